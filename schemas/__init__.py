@@ -5,6 +5,7 @@ ids        names for ids, and UUIDv7
 states     every state, and the only place that allows a transition
 envelope   the CloudEvents envelope as Penstock accepts it
 inbound    the data of events that come in
+internal   the data of events that Penstock sends to itself
 outbound   the data of events that go out, which webhooks receive
 registry   event type -> model, queue, version
 values     metadata, messages and other shapes that several events share

@@ -1,0 +1,48 @@
+"""Names for the ids that pass through Penstock, and the mint of time-ordered ones."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from typing import NewType
+from uuid import UUID
+
+TenantId = NewType("TenantId", str)
+"""A tenant's slug: ``[a-z0-9][a-z0-9_-]{0,62}``. No comma can occur, which row-level security relies on."""
+
+EventId = NewType("EventId", UUID)
+"""The server's own id of an event: a UUIDv7, so that ledger partitions follow time."""
+
+TENANT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,126}$"
+"""Collections, datasets, templates and model aliases."""
+
+
+def uuid7(at_ms: int | None = None) -> UUID:
+    """Mint a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix time in milliseconds, 74 random bits.
+
+    Args:
+        at_ms: Unix time in milliseconds; now unless given (partition bounds are computed with it).
+    """
+    milliseconds = time.time_ns() // 1_000_000 if at_ms is None else at_ms
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80
+    value |= 0x7 << 76 | (random >> 68 & 0xFFF) << 64
+    value |= 0b10 << 62 | random & 0x3FFF_FFFF_FFFF_FFFF
+    return UUID(int=value)
+
+
+def uuid7_floor(at: datetime) -> UUID:
+    """The smallest UUID whose time is ``at``: a lower bound for partitions and windows."""
+    return UUID(int=(int(at.timestamp() * 1000) & 0xFFFF_FFFF_FFFF) << 80)
+
+
+def uuid7_time(value: UUID) -> datetime:
+    """The moment at which a UUIDv7 was minted, to the millisecond."""
+    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
+
+
+def new_event_id() -> EventId:
+    """Mint the id under which the ledger will keep an event."""
+    return EventId(uuid7())
