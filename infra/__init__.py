@@ -1,0 +1,24 @@
+"""How Penstock speaks to the outside; the only home of vendor clients.
+
+settings        the environment, once, frozen
+database        PostgreSQL: roles, tenants, transactions, named queries
+migrate         numbered SQL, forward only
+coalesce        many small calls become one large call
+ledger          events: accept, claim, commit
+outbox          what an effect says next: events and deliveries
+bus             ledger first, then Redis
+sweeper         pushes what a crash or an emptied Redis left behind
+wire            JSON on the wire; never pickle
+queue_insight   what a queue holds, in one cheap call
+llm             the model API
+budget          the one door before every paid call
+retrieval       passages for a question, in one round trip
+vectors         embeddings as pgvector's wire bytes
+egress          the one guarded door to addresses that a tenant supplies
+secretbox       secrets at rest
+keys            API keys
+log             structured logs without text or secrets
+sql/            named queries and migrations
+local/          what runs when you have nothing
+deploy/         images and clusters
+"""

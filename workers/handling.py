@@ -1,0 +1,98 @@
+"""What a wing gives to the runtime: a handler per event type, which returns an outcome and never publishes itself.
+
+A handler does its network calls first, outside any transaction, and returns what is to be written as an `Effect`;
+the runtime runs the effect together with the event's status and its follow-up events in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import redis.asyncio
+
+from infra.budget import Budget
+from infra.bus import Bus
+from infra.database import Connection, Database
+from infra.settings import Settings
+from schemas.errors import PenstockError
+from schemas.work import Publication, Work
+
+if TYPE_CHECKING:
+    from infra.llm import ModelApi
+
+Effect: TypeAlias = Callable[[Connection], Awaitable[Sequence[Publication]]]
+"""Writes what the work did, on a transaction that acts for the work's tenant, and returns what to say next.
+
+It may run again after a rollback, so it changes nothing but the database.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The work is finished: commit the effect and the publications, and mark the event done."""
+
+    effect: Effect | None = None
+    publications: Sequence[Publication] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """One step is finished: commit it, and bring the same event back after `delay` seconds, uncharged."""
+
+    delay: float
+    effect: Effect | None = None
+    publications: Sequence[Publication] = ()
+    reason: str = ""
+
+
+Outcome: TypeAlias = Done | Later
+Handle: TypeAlias = Callable[[Work], Awaitable[Outcome]]
+OnDead: TypeAlias = Callable[[Connection, Work, PenstockError], Awaitable[Sequence[Publication]]]
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSpec:
+    """How one event type is handled.
+
+    Attributes:
+        handle: does the work. What it raises is classified by `schemas.errors`: Permanent buries the event,
+            Retryable tries again, Uncharged waits without charging an attempt; anything else counts as retryable.
+        on_dead: runs in the transaction that buries the event, so that the thing the event was about gets its
+            failed state and its out event.
+        max_attempts: charged attempts before the event is buried.
+        announce_dead: whether burying publishes `event.dead`.
+    """
+
+    handle: Handle
+    on_dead: OnDead | None = None
+    max_attempts: int = 8
+    announce_dead: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What the composition root opened for a pool.
+
+    Attributes:
+        database: connections that act as the role ``penstock_worker``.
+        redis: for streams and wake-ups; never a record.
+        models: the model API, or None in pools that do not call one.
+        worker_id: names this process in logs and leases.
+    """
+
+    settings: Settings
+    database: Database
+    redis: redis.asyncio.Redis
+    bus: Bus
+    budget: Budget
+    models: ModelApi | None
+    worker_id: str
+
+
+OpenHandlers: TypeAlias = Callable[[Resources], AbstractAsyncContextManager[Mapping[str, HandlerSpec]]]
+"""A wing's ``pool.open_handlers``: opens what the wing needs and yields event type → handler."""
+
+HandlersIterator: TypeAlias = AsyncIterator[Mapping[str, HandlerSpec]]
