@@ -185,6 +185,13 @@ class Unreadable(Permanent):
 
     code = "unreadable"
 
+    def __init__(
+        self, message: str = "", *, field: str | None = None, fix: str | None = None, page: int | None = None
+    ) -> None:
+        """Say why, and on which page reading stopped, where the format has pages."""
+        super().__init__(message, field=field, fix=fix)
+        self.page = page
+
 
 class NotFound(Permanent):
     """There is no such thing."""
@@ -231,6 +238,20 @@ class Refused(Permanent):
     """The provider refuses this for good."""
 
     code = "refused"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        field: str | None = None,
+        fix: str | None = None,
+        provider_status: int | None = None,
+        provider_code: str | None = None,
+    ) -> None:
+        """Say what was refused, and keep the provider's HTTP status and error code: callers decide by them."""
+        super().__init__(message, field=field, fix=fix)
+        self.provider_status = provider_status
+        self.provider_code = provider_code
 
 
 class Misconfigured(Permanent):
