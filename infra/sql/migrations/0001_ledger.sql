@@ -227,6 +227,14 @@ $$;
 REVOKE ALL ON FUNCTION ledger_claim(uuid[], bigint[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger_claim(uuid[], bigint[]) TO penstock_worker;
 
+-- Which of these events exist, whoever owns them: tells a finished job from one that never had a ledger row.
+CREATE FUNCTION ledger_known(event_ids uuid[]) RETURNS TABLE (event_id uuid)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$ SELECT e.event_id FROM events e WHERE e.event_id = ANY (event_ids) $$;
+REVOKE ALL ON FUNCTION ledger_known(uuid[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger_known(uuid[]) TO penstock_worker;
+
 -- What the model calls cost, per tenant, day and purpose.
 CREATE TABLE usage (
   tenant_id text NOT NULL REFERENCES tenants,

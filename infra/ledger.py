@@ -1,0 +1,234 @@
+"""Events pass through here into the ledger (`accept`), out to a worker (`claim`), and to their end (`finish`).
+
+The ledger is the record: outbox, idempotency record, audit trail, dead letters and what replay reads. Each call here
+takes many events and costs one or two round trips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from infra.database import Connection, Database, queries
+from schemas.envelope import Event
+from schemas.errors import IdReused, PenstockError
+from schemas.ids import EventId, TenantId, new_event_id
+from schemas.registry import EVENT_TYPES
+from schemas.states import EventState
+from schemas.work import Pushable, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """One event that a tenant wants to publish."""
+
+    tenant_id: str
+    event: Event
+    event_id: EventId
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of one offered event.
+
+    Attributes:
+        index: its place in the batch.
+        event_id: the ledger's id; for a duplicate the id of the event that came first; None when rejected.
+        status: ``accepted``, ``duplicate`` or ``rejected``.
+        error: why it was rejected.
+    """
+
+    index: int
+    event_id: EventId | None
+    source: str
+    id: str
+    status: str
+    error: PenstockError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as `POST /v1/events` shows it."""
+        return {
+            "index": self.index,
+            "event_id": None if self.event_id is None else str(self.event_id),
+            "source": self.source,
+            "id": self.id,
+            "status": self.status,
+            "error": None if self.error is None else self.error.as_dict(),
+        }
+
+
+def offer(tenant_id: str, event: Event) -> Offered:
+    """Give an event the id under which it will be known inside."""
+    return Offered(tenant_id, event, new_event_id())
+
+
+def attributes_of(event: Event) -> dict[str, Any]:
+    """The CloudEvents attributes that have no column of their own, as they are kept."""
+    named = {
+        "time": event.time and event.time.isoformat(),
+        "partitionkey": event.partitionkey,
+        "dataref": event.dataref,
+        "correlationid": event.correlationid,
+        "causationid": event.causationid,
+        "subjectref": event.subjectref,
+        "traceparent": event.traceparent,
+    }
+    return {**event.extensions, **{name: value for name, value in named.items() if value is not None}}
+
+
+async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Accepted]:
+    """Enter events on a transaction that acts for their tenants.
+
+    Used by the bus in groups, and by a producer inside its own transaction (the outbox).
+
+    Returns:
+        One result per offered event, in order: accepted, duplicate, or rejected with `IdReused`.
+    """
+    sql = queries("ledger")
+    rows = await connection.fetch(
+        sql.accept,
+        [one.tenant_id for one in offered],
+        [one.event_id for one in offered],
+        [one.event.source for one in offered],
+        [one.event.id for one in offered],
+        [one.event.type for one in offered],
+        [one.event.major for one in offered],
+        [EVENT_TYPES[one.event.type].queue for one in offered],
+        [one.event.subject for one in offered],
+        [one.event.data for one in offered],
+        [one.event.sequence for one in offered],
+        [attributes_of(one.event) for one in offered],
+        [one.event.expirytime for one in offered],
+        [one.event.data_sha256() for one in offered],
+    )
+    entered = {row["event_id"] for row in rows}
+    refused = [one for one in offered if one.event_id not in entered]
+    kept: dict[tuple[str, str, str], Any] = {}
+    if refused:
+        found = await connection.fetch(
+            sql.find_keys,
+            [one.tenant_id for one in refused],
+            [one.event.source for one in refused],
+            [one.event.id for one in refused],
+        )
+        kept = {(row["tenant_id"], row["source"], row["id"]): row for row in found}
+    return [
+        Accepted(index, one.event_id, one.event.source, one.event.id, "accepted")
+        if one.event_id in entered
+        else _repeated(index, one, kept[one.tenant_id, one.event.source, one.event.id])
+        for index, one in enumerate(offered)
+    ]
+
+
+def _repeated(index: int, one: Offered, kept: Mapping[str, Any]) -> Accepted:
+    event = one.event
+    if kept["data_sha256"] == event.data_sha256():
+        return Accepted(index, EventId(kept["event_id"]), event.source, event.id, "duplicate")
+    error = IdReused(field="id", fix="give changed data an id of its own")
+    return Accepted(index, None, event.source, event.id, "rejected", error)
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """A claimed event that is not due; `delay` in seconds."""
+
+    delay: float
+
+
+async def claim(database: Database, wanted: Sequence[tuple[UUID, int]]) -> dict[UUID, Work | NotYet]:
+    """Take events under their fencing tokens; what is finished or held under a newer token does not come back.
+
+    Args:
+        database: acts as the role ``penstock_worker``.
+        wanted: (event id, token) pairs.
+    """
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            queries("ledger").claim, [event_id for event_id, _ in wanted], [token for _, token in wanted]
+        )
+    now = datetime.now(UTC)
+    found: dict[UUID, Work | NotYet] = {}
+    for row in rows:
+        if row["not_before"] is not None:
+            found[row["event_id"]] = NotYet(max(0.0, (row["not_before"] - now).total_seconds()))
+            continue
+        found[row["event_id"]] = Work(
+            event_id=EventId(row["event_id"]),
+            tenant_id=TenantId(row["tenant_id"]),
+            source=row["source"],
+            id=row["id"],
+            type=row["type"],
+            major=row["major"],
+            subject=row["subject"],
+            data=row["data"],
+            sequence=row["sequence"],
+            accept_no=row["accept_no"],
+            attributes=row["attributes"],
+            expires_at=row["expires_at"],
+            attempt=row["attempts"] + 1,
+            losses=row["losses"],
+            accepted_at=row["accepted_at"],
+            token=row["token"],
+        )
+    return found
+
+
+async def known(database: Database, event_ids: Sequence[UUID]) -> set[UUID]:
+    """Which of these ids have a ledger row, finished or not."""
+    async with database.connection() as connection:
+        return {row["event_id"] for row in await connection.fetch(queries("ledger").known, list(event_ids))}
+
+
+async def lock(connection: Connection, works: Sequence[Work]) -> dict[UUID, EventState]:
+    """Lock the rows that still carry our tokens; a row that is missing belongs to somebody else now."""
+    rows = await connection.fetch(
+        queries("ledger").lock,
+        [work.tenant_id for work in works],
+        [work.event_id for work in works],
+        [work.token for work in works],
+    )
+    return {row["event_id"]: EventState(row["status"]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How an attempt ended, for the ledger row.
+
+    Attributes:
+        status: the state that follows ``running``.
+        attempts: charged attempts so far, this one included when it is charged.
+        delay: seconds until the event is due again, for states that wait.
+        error: why, as `PenstockError.as_dict` gives it.
+        note: a line for the event's story: {"what", …}; the time is added here.
+    """
+
+    work: Work
+    status: EventState
+    attempts: int
+    delay: float | None = None
+    error: Mapping[str, Any] | None = None
+    note: Mapping[str, Any] | None = None
+
+    def pushable(self, queue: str) -> Pushable | None:
+        """What Redis must know of an event that comes back."""
+        if self.delay is None:
+            return None
+        return Pushable(self.work.event_id, self.work.type, queue, self.delay)
+
+
+async def finish(connection: Connection, finishes: Sequence[Finish]) -> None:
+    """Write the ends of attempts in one statement."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    await connection.execute(
+        queries("ledger").finish,
+        [one.work.tenant_id for one in finishes],
+        [one.work.event_id for one in finishes],
+        [str(one.status) for one in finishes],
+        [one.attempts for one in finishes],
+        [one.delay for one in finishes],
+        [one.error for one in finishes],
+        [None if one.note is None else [{"at": at, **one.note}] for one in finishes],
+    )

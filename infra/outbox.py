@@ -1,0 +1,195 @@
+"""What an effect says next passes through here into the same transaction: follow-up events and webhook messages.
+
+Out events are written done. For each endpoint that matches there is one `deliveries` row, holding the bytes that will
+be signed and sent at every attempt, and one `delivery.due` event that a deliver worker will take.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from infra.database import Connection, queries
+from schemas.ids import EventId, new_event_id, uuid7
+from schemas.registry import EVENT_TYPES
+from schemas.work import Publication, Pushable, Work
+
+THIN_ABOVE = 20_000
+"""A full payload above so many bytes is sent thin: ids only, the rest by the API."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A publication with its cause."""
+
+    tenant_id: str
+    publication: Publication
+    cause: EventId | None = None
+    attributes: dict[str, Any] | None = None
+
+
+def said_by(work: Work, publications: Sequence[Publication]) -> list[Said]:
+    """Publications that a piece of work caused; thread and trace go on."""
+    inherited = {
+        name: work.attributes[name] for name in ("correlationid", "traceparent") if name in work.attributes
+    }
+    return [
+        Said(
+            work.tenant_id,
+            one,
+            work.event_id,
+            {
+                **inherited,
+                **one.attributes,
+                **({"correlationid": one.correlationid} if one.correlationid else {}),
+                "causationid": str(work.event_id),
+            },
+        )
+        for one in publications
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    said: Said
+    event_id: EventId
+    accept_no: int
+
+
+async def write(connection: Connection, said: Sequence[Said]) -> list[Pushable]:
+    """Write events and their deliveries on a transaction that acts for their tenants.
+
+    Returns:
+        What must be pushed to Redis after the commit.
+    """
+    if not said:
+        return []
+    rows = await _numbered(connection, said)
+    out = [row for row in rows if EVENT_TYPES[row.said.publication.type].queue is None]
+    dues = await _deliveries(connection, out) if out else []
+    due_rows = await _numbered(connection, dues)
+    everything = [*rows, *due_rows]
+    await connection.execute(
+        queries("ledger").publish,
+        [row.said.tenant_id for row in everything],
+        [row.event_id for row in everything],
+        [row.said.publication.type for row in everything],
+        [EVENT_TYPES[row.said.publication.type].major for row in everything],
+        [EVENT_TYPES[row.said.publication.type].queue for row in everything],
+        [row.said.publication.subject for row in everything],
+        [row.said.publication.data for row in everything],
+        [row.accept_no for row in everything],
+        [row.said.attributes or {} for row in everything],
+        [row.said.cause for row in everything],
+        [row.said.publication.delay for row in everything],
+    )
+    return [
+        Pushable(row.event_id, row.said.publication.type, queue, row.said.publication.delay)
+        for row in everything
+        if (queue := EVENT_TYPES[row.said.publication.type].queue) is not None
+    ]
+
+
+async def _numbered(connection: Connection, said: Sequence[Said]) -> list[_Row]:
+    if not said:
+        return []
+    numbers = await connection.fetch(queries("ledger").accept_numbers, len(said))
+    return [_Row(one, new_event_id(), number[0]) for one, number in zip(said, numbers, strict=True)]
+
+
+def matches(types: Sequence[str], name: str) -> bool:
+    """Whether an endpoint's subscription covers an event type: exact, ``family.*`` or ``*``."""
+    return any(one in {"*", name} or (one.endswith(".*") and name.startswith(one[:-1])) for one in types)
+
+
+def message_id(event_id: UUID) -> str:
+    """The `webhook-id` of an event, the same at every attempt and for every endpoint."""
+    return f"msg_{event_id.hex}"
+
+
+def body_of(name: str, event_id: UUID, sequence: int, data: Any, at: datetime) -> bytes:
+    """The bytes that a webhook receives."""
+    return orjson.dumps(
+        {
+            "type": name,
+            "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "data": data,
+            "id": message_id(event_id),
+            "sequence": sequence,
+        }
+    )
+
+
+def thin(data: Any) -> dict[str, Any]:
+    """Ids and states only: what stays of a payload that is too large or must not leave in full."""
+    short = (str, int, float, bool, type(None))
+    return {
+        key: value
+        for key, value in dict(data).items()
+        if isinstance(value, short)
+        and (key.endswith("_id") or key in {"collection", "dataset", "status", "sequence", "model"})
+    }
+
+
+async def _deliveries(connection: Connection, out: Sequence[_Row]) -> list[Said]:
+    """Match out events with endpoints, write the messages, and return the `delivery.due` events to say."""
+    tenants = sorted({row.said.tenant_id for row in out})
+    endpoints = defaultdict(list)
+    for record in await connection.fetch(queries("ledger").endpoints, tenants):
+        endpoints[record["tenant_id"]].append(record)
+    now = datetime.now(UTC)
+    columns: list[tuple[Any, ...]] = []
+    dues: list[Said] = []
+    for row in out:
+        one = row.said.publication
+        full: bytes | None = None
+        for endpoint, url in _receivers(endpoints[row.said.tenant_id], one):
+            if full is None:
+                full = body_of(one.type, row.event_id, row.accept_no, one.data, now)
+            body = full
+            if endpoint["payload"] == "thin" or len(full) > THIN_ABOVE:
+                body = body_of(one.type, row.event_id, row.accept_no, thin(one.data), now)
+            delivery_id = uuid7()
+            columns.append(
+                (
+                    row.said.tenant_id,
+                    delivery_id,
+                    endpoint["endpoint_id"],
+                    message_id(row.event_id),
+                    row.event_id,
+                    one.type,
+                    url,
+                    body,
+                )
+            )
+            due = Publication(
+                "delivery.due", {"delivery_id": str(delivery_id)}, subject=str(endpoint["endpoint_id"])
+            )
+            dues.append(Said(row.said.tenant_id, due, row.event_id, row.said.attributes))
+    if columns:
+        await connection.execute(
+            queries("ledger").deliver, *(list(column) for column in zip(*columns, strict=True))
+        )
+    return dues
+
+
+def _receivers(endpoints: Sequence[Any], one: Publication) -> list[tuple[Any, str | None]]:
+    """The endpoints that receive an event, and the URL where it is not the endpoint's own."""
+    receivers: list[tuple[Any, str | None]] = [
+        (endpoint, None)
+        for endpoint in endpoints
+        if not endpoint["callback_prefix"] and matches(endpoint["types"], one.type)
+    ]
+    if one.callback_url is not None:
+        prefix = next(
+            (e for e in endpoints if e["callback_prefix"] and one.callback_url.startswith(e["url"])), None
+        )
+        if prefix is not None:
+            receivers.append((prefix, one.callback_url))
+    return receivers

@@ -1,0 +1,82 @@
+-- name: accept
+-- Enters events: the caller's key first, then the row, for those whose key was free. Input order does not matter.
+WITH input AS (
+  SELECT * FROM unnest(
+    $1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::text[],
+    $9::jsonb[], $10::bigint[], $11::jsonb[], $12::timestamptz[], $13::bytea[]
+  ) AS i (tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at, sha)
+), keys AS (
+  INSERT INTO event_keys (tenant_id, source, id, event_id, data_sha256)
+  SELECT tenant_id, source, id, event_id, sha FROM input ORDER BY tenant_id, source, id
+  ON CONFLICT DO NOTHING
+  RETURNING event_id
+)
+INSERT INTO events (tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at)
+SELECT tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at
+FROM input JOIN keys USING (event_id)
+RETURNING event_id
+
+-- name: find_keys
+-- What is kept under the callers' keys that were not free.
+SELECT k.tenant_id, k.source, k.id, k.event_id, k.data_sha256
+FROM unnest($1::text[], $2::text[], $3::text[]) AS i (tenant_id, source, id)
+JOIN event_keys k USING (tenant_id, source, id)
+
+-- name: claim
+-- Marks events as running and returns what their handlers need.
+SELECT * FROM ledger_claim($1::uuid[], $2::bigint[])
+
+-- name: known
+-- Which of these ids the ledger has at all.
+SELECT * FROM ledger_known($1::uuid[])
+
+-- name: lock
+-- Locks the rows that are still ours under their tokens, in id order.
+SELECT e.event_id, e.status
+FROM unnest($1::text[], $2::uuid[], $3::bigint[]) AS mine (tenant_id, event_id, token)
+JOIN events e ON e.tenant_id = mine.tenant_id AND e.event_id = mine.event_id AND e.token = mine.token
+ORDER BY e.event_id
+FOR UPDATE OF e
+
+-- name: finish
+-- Writes the status that each event ended its attempt with.
+UPDATE events e
+SET status = f.status,
+    attempts = f.attempts,
+    due_at = CASE WHEN f.delay IS NULL THEN NULL ELSE now() + f.delay * interval '1 second' END,
+    finished_at = CASE WHEN f.status IN ('done', 'dead') THEN clock_timestamp() END,
+    dead_at = CASE WHEN f.status = 'dead' THEN clock_timestamp() END,
+    error = CASE WHEN f.status = 'done' THEN NULL ELSE coalesce(f.error, e.error) END,
+    story = CASE WHEN f.note IS NULL THEN e.story ELSE e.story || f.note END
+FROM unnest($1::text[], $2::uuid[], $3::text[], $4::smallint[], $5::float8[], $6::jsonb[], $7::jsonb[])
+  AS f (tenant_id, event_id, status, attempts, delay, error, note)
+WHERE e.tenant_id = f.tenant_id AND e.event_id = f.event_id
+
+-- name: accept_numbers
+-- Rising numbers for the events of one transaction.
+SELECT nextval('accept_numbers') FROM generate_series(1, $1::int)
+
+-- name: publish
+-- Enters events that an effect says next; those without a queue are done at once.
+INSERT INTO events (
+  tenant_id, event_id, source, id, type, major, queue, subject, data, accept_no, attributes, caused_by, status,
+  finished_at, due_at)
+SELECT tenant_id, event_id, 'penstock', event_id::text, type, major, queue, subject, data, accept_no, attributes,
+  caused_by, CASE WHEN queue IS NULL THEN 'done' ELSE 'accepted' END,
+  CASE WHEN queue IS NULL THEN clock_timestamp() END,
+  CASE WHEN delay > 0 THEN now() + delay * interval '1 second' END
+FROM unnest(
+  $1::text[], $2::uuid[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::jsonb[], $8::bigint[],
+  $9::jsonb[], $10::uuid[], $11::float8[]
+) AS p (tenant_id, event_id, type, major, queue, subject, data, accept_no, attributes, caused_by, delay)
+
+-- name: endpoints
+-- The endpoints of these tenants that may receive something.
+SELECT tenant_id, endpoint_id, types, payload, url, callback_prefix
+FROM webhook_endpoints
+WHERE tenant_id = ANY ($1::text[]) AND status <> 'disabled'
+
+-- name: deliver
+-- Writes one message to one endpoint each.
+INSERT INTO deliveries (tenant_id, delivery_id, endpoint_id, message_id, event_id, type, url, body)
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::bytea[])
