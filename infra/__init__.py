@@ -12,6 +12,11 @@ wire            JSON on the wire; never pickle
 queue_insight   what a queue holds, in one cheap call
 llm             the model API
 budget          the one door before every paid call
+budget_rules    whether a call fits into the limits
+budget_book     what calls cost, added up and written
+prices          what models cost, from a dated file
+trainer         files and fine-tuning jobs
+training_store  datasets, runs and aliases, as the CLI and the gateway see them
 retrieval       passages for a question, in one round trip
 vectors         embeddings as pgvector's wire bytes
 egress          the one guarded door to addresses that a tenant supplies
