@@ -7,11 +7,11 @@ denies everything until a transaction names tenants, so a forgotten name shows n
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import asyncpg
 import orjson
@@ -19,7 +19,14 @@ import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from infra import vectors
-from schemas.errors import Misconfigured, PenstockError, Permanent, Retryable, Unavailable
+from schemas.errors import (
+    Misconfigured,
+    PenstockError,
+    Permanent,
+    Retryable,
+    TransactionConflict,
+    Unavailable,
+)
 from schemas.ids import TENANT_PATTERN
 
 if TYPE_CHECKING:
@@ -42,7 +49,9 @@ class Queries(Mapping[str, str]):
     def __init__(self, path: Path) -> None:
         parts = _NAME.split(path.read_text(encoding="utf-8"))
         self._path = path
-        self._statements = dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
+        self._statements: dict[str, str] = dict(
+            zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True)
+        )
 
     def __getitem__(self, name: str) -> str:
         return self._statements[name]
@@ -73,6 +82,8 @@ def database_error(error: BaseException) -> PenstockError:
         state = error.sqlstate or "?????"
         constraint = getattr(error, "constraint_name", None)
         text = f"database said {type(error).__name__} ({state})" + (f" on {constraint}" if constraint else "")
+        if state in {"40001", "40P01"}:
+            return TransactionConflict(text)
         # 08 connection, 40 rollback, 53 resources, 55 lock, 57 operator, 58 system.
         if state[:2] in {"08", "40", "53", "55", "57", "58"}:
             return Unavailable(text)
@@ -103,6 +114,11 @@ async def set_codecs(connection: asyncpg.Connection[Any]) -> None:
             schema="pg_catalog",
         )
     await vectors.register(connection)
+
+
+async def act_for(connection: Connection, tenants: Sequence[str]) -> None:
+    """Name the tenants whose rows the transaction may see and write, until its end."""
+    await connection.execute("SELECT set_config('app.tenants', $1, true)", ",".join(tenants))
 
 
 class Database:
@@ -159,7 +175,7 @@ class Database:
                 raise Misconfigured("the address is not a PostgreSQL URL", field="DATABASE_URL") from None
             raise database_error(error) from None
         try:
-            yield cls(cast("_Pool", pool), role)
+            yield cls(pool, role)
         finally:
             await pool.close()
 
@@ -176,7 +192,7 @@ class Database:
             raise Permanent("not a tenant id", field="tenant")
         with translated():
             async with self.pool.acquire() as connection, connection.transaction(readonly=readonly):
-                await connection.execute("SELECT set_config('app.tenants', $1, true)", ",".join(tenants))
+                await act_for(connection, tenants)
                 yield connection
 
     @asynccontextmanager

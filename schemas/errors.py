@@ -3,6 +3,7 @@
     PenstockError
     ├── Retryable                 the same work may succeed later; an attempt is charged
     │   ├── Unavailable           a server we depend on is away or failing
+    │   │   └── TransactionConflict   two transactions met; the same one may be run again at once
     │   ├── CallFailed            a call had no usable outcome (cut, malformed, timed out)
     │   └── Uncharged             nothing was wrong with the work: no attempt is charged
     │       ├── RateLimited       the model API asked us to wait
@@ -92,6 +93,12 @@ class Unavailable(Retryable):
     """A server that we depend on is away or failing."""
 
     code = "unavailable"
+
+
+class TransactionConflict(Unavailable):
+    """Two transactions met and this one was rolled back."""
+
+    code = "transaction_conflict"
 
 
 class CallFailed(Retryable):

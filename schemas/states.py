@@ -15,7 +15,7 @@ class State(StrEnum):
 
     sentence: str
 
-    def __new__(cls, value: str, sentence: str) -> Self:
+    def __new__(cls, value: str, sentence: str = "") -> Self:
         """Keep the sentence beside the word."""
         member = str.__new__(cls, value)
         member._value_ = value

@@ -189,8 +189,8 @@ CREATE TABLE events_default PARTITION OF events DEFAULT;
 SELECT make_partitions('events');
 
 -- Marks events as running under a fencing token each and returns what a handler needs.
--- Finished events and events held under a newer token do not come back. An event that is not due yet comes back
--- with its time and is left alone. An event found running lost its lease: a loss is charged, not an attempt.
+-- Finished events do not come back. An event that is not due yet, or that runs under a newer token, comes back with a
+-- time and is left alone. An event found running under an older token lost its lease: a loss is charged, no attempt.
 CREATE FUNCTION ledger_claim(event_ids uuid[], tokens bigint[])
 RETURNS TABLE (
   event_id uuid, tenant_id text, source text, id text, type text, major smallint, subject text, data jsonb,
@@ -202,10 +202,10 @@ SET search_path = pg_catalog, public, pg_temp
 AS $$
   WITH wanted AS (
     SELECT e.event_id, w.token AS new_token, e.status AS old_status,
-           CASE WHEN e.due_at > now() + interval '1 second' THEN e.due_at END AS not_before
+           CASE WHEN e.status = 'running' AND e.token >= w.token THEN now() + interval '15 seconds'
+                WHEN e.due_at > now() + interval '1 second' THEN e.due_at END AS not_before
     FROM unnest(event_ids, tokens) AS w (event_id, token)
     JOIN events e ON e.event_id = w.event_id AND e.finished_at IS NULL
-      AND (e.token IS NULL OR e.token < w.token OR e.status <> 'running')
     ORDER BY e.event_id
     FOR UPDATE OF e
   ), taken AS (

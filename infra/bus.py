@@ -1,0 +1,149 @@
+"""Events pass through here on their way in: into the ledger first, then, as bare ids, onto the arq queue of their type.
+
+The promise (P1) is made when the ledger has committed. Redis is told afterwards; when it is away the event is accepted
+all the same, and the sweeper pushes it later.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+import redis.asyncio
+import structlog
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
+from redis.exceptions import RedisError
+
+from infra import queue_keys, wire
+from infra.coalesce import Coalescer
+from infra.database import Database
+from infra.ledger import Accepted, Offered, accept, offer
+from schemas.envelope import Event
+from schemas.registry import EVENT_TYPES
+from schemas.work import Pushable
+
+GROUP = 500
+GROUP_BYTES = 4 * 1024 * 1024
+PUSH_CHUNK = 1000
+_log = structlog.get_logger("penstock.bus")
+
+
+def open_redis(url: str) -> redis.asyncio.Redis:
+    """A client for one Redis or Valkey; connects when it is first used. Close with `aclose`."""
+    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+        url, socket_connect_timeout=5, socket_timeout=30, health_check_interval=30, retry_on_timeout=False
+    )
+    return client
+
+
+@cache
+def _push_script() -> str:
+    return (Path(__file__).parent / "scripts" / "push.lua").read_text(encoding="utf-8")
+
+
+async def push(client: redis.asyncio.Redis, jobs: Sequence[Pushable]) -> int:
+    """Put events on their queues: ids only, idempotent, one call per queue and thousand.
+
+    Returns:
+        How many were not there before.
+
+    Raises:
+        redis.exceptions.RedisError: Redis is away; nothing is lost, the sweeper will push.
+    """
+    by_queue: dict[str, list[Pushable]] = defaultdict(list)
+    for job in jobs:
+        by_queue[job.queue].append(job)
+    script = client.register_script(_push_script())
+    now = time.time_ns() // 1_000_000
+    added = 0
+    for queue, group in by_queue.items():
+        for start in range(0, len(group), PUSH_CHUNK):
+            arguments: list[Any] = [job_key_prefix]
+            for job in group[start : start + PUSH_CHUNK]:
+                event_id = str(job.event_id)
+                payload = serialize_job(job.type, (event_id,), {}, None, now, serializer=wire.dumps)
+                arguments += (event_id, round(job.delay * 1000), payload)
+            added += int(await script(keys=[queue, queue_keys.bell(queue)], args=arguments))
+    return added
+
+
+class Bus:
+    """Accepts events in groups and tells Redis."""
+
+    def __init__(self, database: Database, client: redis.asyncio.Redis) -> None:
+        """Use a database that acts as a role that may insert events, and any Redis client."""
+        self._database = database
+        self._redis = client
+        self._redis_is_away = False
+        self._accept: Coalescer[Offered, Accepted] = Coalescer(
+            self._accept_group, limit=GROUP, weight=_weight, weight_limit=GROUP_BYTES, parallel=2
+        )
+
+    async def publish(self, tenant_id: str, events: Sequence[Event]) -> list[Accepted]:
+        """Enter events of one tenant; when this returns, those accepted are never lost.
+
+        Concurrent calls share transactions. Redis is told afterwards, and its absence is no error.
+
+        Returns:
+            One result per event, in order: accepted, duplicate or rejected.
+
+        Raises:
+            Unavailable: the database could not commit; nothing of this call was promised, and publishing the same
+                events again is safe.
+        """
+        if not events:
+            return []
+        offered = [offer(tenant_id, event) for event in events]
+        if len(offered) > 1:
+            return await self._accept_group(offered)
+        return [await self._accept(offered[0])]
+
+    async def push(self, jobs: Sequence[Pushable]) -> None:
+        """Tell Redis of events that were committed; its absence is logged once and left to the sweeper."""
+        if not jobs:
+            return
+        try:
+            await push(self._redis, jobs)
+        except (RedisError, OSError) as error:
+            if not self._redis_is_away:
+                self._redis_is_away = True
+                _log.warning(
+                    "bus.redis_away",
+                    error=type(error).__name__,
+                    next_step="accepted events wait; the sweeper pushes them",
+                )
+            return
+        if self._redis_is_away:
+            self._redis_is_away = False
+            _log.info("bus.redis_back")
+
+    async def _accept_group(self, offered: Sequence[Offered]) -> list[Accepted]:
+        tenants = sorted({one.tenant_id for one in offered})
+        async with self._database.transaction(*tenants) as connection:
+            results = await accept(connection, offered)
+        await self.push(
+            [
+                Pushable(one.event_id, one.event.type, queue)
+                for one, result in zip(offered, results, strict=True)
+                if result.status == "accepted" and (queue := EVENT_TYPES[one.event.type].queue) is not None
+            ]
+        )
+        return [
+            Accepted(index, result.event_id, result.source, result.id, result.status, result.error)
+            for index, result in enumerate(results)
+        ]
+
+    async def aclose(self) -> None:
+        """Wait until everything that was handed over is in the ledger."""
+        await self._accept.aclose()
+
+
+def _weight(one: Offered) -> int:
+    content = one.event.data.get("content")
+    return 500 + (len(content) if isinstance(content, str) else len(orjson.dumps(one.event.data)))

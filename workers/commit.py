@@ -1,0 +1,186 @@
+"""Outcomes pass through here into the ledger: effect, status and follow-up events of many works in one transaction.
+
+Rows are locked first, by fencing token and in id order, so that work whose lease was lost is left out before any of
+its effect is written. When one effect of a group fails the group is rolled back and each is committed by itself: the
+others succeed, and the failing one's error goes back to its own caller (P7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from infra import ledger, outbox
+from infra.bus import Bus
+from infra.coalesce import Coalescer
+from infra.database import Connection, Database, act_for
+from infra.ledger import Finish
+from infra.outbox import Said
+from schemas.errors import BudgetExceeded, LeaseLost, PenstockError, TransactionConflict
+from schemas.states import EventState
+from schemas.work import Publication, Work
+from workers.engine.policy import code_of
+from workers.engine.types import Bury, Done, GiveBack, RetryAt, Verdict
+from workers.handling import HandlerSpec, Later, Outcome
+
+GROUP = 64
+CONFLICT_RETRIES = 5
+_log = structlog.get_logger("penstock.commit")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ended and what is to be written.
+
+    Attributes:
+        outcome: what the handler returned; None when it raised.
+        verdict: what the policy decided.
+        error: what was raised.
+        spec: how the type is handled; None when this pool has no handler.
+    """
+
+    work: Work
+    outcome: Outcome | None
+    verdict: Verdict
+    error: BaseException | None
+    spec: HandlerSpec | None
+
+
+class Committer:
+    """Writes endings in groups and pushes their follow-ups afterwards."""
+
+    def __init__(self, database: Database, bus: Bus) -> None:
+        """Use a database that acts as the role ``penstock_worker``."""
+        self._database = database
+        self._bus = bus
+        self._commit: Coalescer[Ending, None] = Coalescer(self._group, limit=GROUP, parallel=2)
+
+    async def commit(self, ending: Ending) -> None:
+        """Commit one ending, together with whatever else is ready.
+
+        Raises:
+            LeaseLost: the row carries another token; nothing was written.
+            Unavailable: the database is away; the commit may or may not have arrived.
+            Exception: whatever the effect raised; nothing was written.
+        """
+        await self._commit(ending)
+
+    async def _group(self, endings: Sequence[Ending]) -> Sequence[BaseException | None]:
+        try:
+            lost = await self._write(endings)
+        except Exception as error:  # noqa: BLE001 - one of the group failed; each is tried by itself
+            if len(endings) == 1:
+                return [error]
+            _log.info("commit.group_split", size=len(endings), error=code_of(error))
+            results: list[BaseException | None] = []
+            for ending in endings:
+                results += await self._group([ending])
+            return results
+        return [LeaseLost() if index in lost else None for index in range(len(endings))]
+
+    async def _write(self, endings: Sequence[Ending]) -> set[int]:
+        """One transaction; returns the indexes of endings whose lease was lost."""
+        order = sorted(range(len(endings)), key=lambda index: endings[index].work.event_id)
+        for _ in range(CONFLICT_RETRIES):
+            with contextlib.suppress(TransactionConflict):
+                return await self._transaction(endings, order)
+        return await self._transaction(endings, order)
+
+    async def _transaction(self, endings: Sequence[Ending], order: Sequence[int]) -> set[int]:
+        works = [endings[index].work for index in order]
+        said: list[Said] = []
+        finishes: list[Finish] = []
+        lost: set[int] = set()
+        tenants = sorted({work.tenant_id for work in works})
+        async with self._database.transaction(*tenants) as connection:
+            held = await ledger.lock(connection, works)
+            for index in order:
+                ending = endings[index]
+                state = held.get(ending.work.event_id)
+                if state is None:
+                    lost.add(index)
+                elif state is EventState.RUNNING:
+                    if len(tenants) > 1:
+                        # Effects of several tenants share the transaction; each sees its own tenant only.
+                        await act_for(connection, [ending.work.tenant_id])
+                    said += outbox.said_by(ending.work, await _effect(connection, ending))
+                    finishes.append(_finish(ending))
+                # Any other state under our own token: an earlier commit of ours arrived although its reply did not.
+            if len(tenants) > 1:
+                await act_for(connection, tenants)
+            pushables = await outbox.write(connection, said)
+            if finishes:
+                await ledger.finish(connection, finishes)
+        await self._bus.push(pushables)
+        return lost
+
+    async def aclose(self) -> None:
+        """Wait for what is under way."""
+        await self._commit.aclose()
+
+
+async def _effect(connection: Connection, ending: Ending) -> list[Publication]:
+    """Run what the ending writes for its tenant, and collect what it says."""
+    outcome, verdict = ending.outcome, ending.verdict
+    if outcome is not None:
+        said = list(outcome.publications)
+        if outcome.effect is not None:
+            said += await outcome.effect(connection)
+        return said
+    if not isinstance(verdict, Bury) or ending.error is None:
+        return []
+    error = _as_penstock(ending.error)
+    said = []
+    if ending.spec is not None and ending.spec.on_dead is not None:
+        said += await ending.spec.on_dead(connection, ending.work, error)
+    if ending.spec is None or ending.spec.announce_dead:
+        said.append(
+            Publication(
+                "event.dead",
+                {"event_id": str(ending.work.event_id), "type": ending.work.type, "error": error.as_dict()},
+                subject=ending.work.subject,
+            )
+        )
+    return said
+
+
+def _as_penstock(error: BaseException) -> PenstockError:
+    """An error that may be stored and shown: foreign exceptions keep their class name only (P8)."""
+    if isinstance(error, PenstockError):
+        return error
+    return PenstockError(f"the handler raised {type(error).__name__}", fix="see the worker's log")
+
+
+def _code(ending: Ending) -> str | None:
+    return None if ending.error is None else code_of(ending.error)
+
+
+def _finish(ending: Ending) -> Finish:
+    work, verdict = ending.work, ending.verdict
+    note: dict[str, Any] | None
+    error = None if ending.error is None else {**_as_penstock(ending.error).as_dict(), "code": _code(ending)}
+    if isinstance(ending.outcome, Later):
+        note = {"what": "waiting", "reason": ending.outcome.reason} if ending.outcome.reason else None
+        return Finish(work, EventState.ACCEPTED, 0, delay=ending.outcome.delay, note=note)
+    match verdict:
+        case Done():
+            return Finish(work, EventState.DONE, work.attempt)
+        case RetryAt(delay=delay):
+            note = {"what": "failed", "error": _code(ending), "retry_in": round(delay, 3)}
+            return Finish(work, EventState.RETRYING, work.attempt, delay=delay, error=error, note=note)
+        case GiveBack(delay=delay):
+            state = (
+                EventState.PAUSED_BUDGET if isinstance(ending.error, BudgetExceeded) else EventState.ACCEPTED
+            )
+            note = {"what": "given back", "error": _code(ending), "retry_in": round(delay, 3)}
+            return Finish(work, state, work.attempt - 1, delay=delay, error=error, note=note)
+        case Bury(reason=reason):
+            return Finish(
+                work, EventState.DEAD, work.attempt, error=error, note={"what": "dead", "error": reason}
+            )
+        case _:
+            raise TypeError(f"{type(verdict).__name__} ends no attempt")
