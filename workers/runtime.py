@@ -65,7 +65,13 @@ class Runtime:
             task.add_done_callback(partial(self._forget, (job.job_id, job.token)))
             tasks.append(task)
         try:
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for ended in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    _log.error(
+                        "runtime.broken",
+                        exc_info=ended,
+                        next_step="a bug in the runtime; the engine gives the job back",
+                    )
         except asyncio.CancelledError:
             for task in tasks:
                 task.cancel()

@@ -170,9 +170,9 @@ BEGIN
   FOR offset_days IN 0..ahead LOOP
     one_day := first_day + offset_days;
     child := parent::text || to_char(one_day, '_YYYYMMDD');
-    IF to_regclass(child) IS NULL THEN
+    IF to_regclass('public.' || child) IS NULL THEN
       EXECUTE format(
-        'CREATE TABLE %I PARTITION OF %s FOR VALUES FROM (%L) TO (%L)',
+        'CREATE TABLE public.%I PARTITION OF %s FOR VALUES FROM (%L) TO (%L)',
         child, parent,
         uuid_floor(one_day::timestamp AT TIME ZONE 'utc'),
         uuid_floor((one_day + 1)::timestamp AT TIME ZONE 'utc'));

@@ -113,7 +113,7 @@ BEGIN
   END IF;
   target := 'vectors_' || found;
   EXECUTE format(
-    'CREATE TABLE %I ('
+    'CREATE TABLE public.%I ('
     '  tenant_id text NOT NULL,'
     '  collection_id bigint NOT NULL,'
     '  chunk_id uuid NOT NULL,'

@@ -1,0 +1,42 @@
+"""A pool's name becomes its queue and its handlers; wings are imported only by the processes that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib import import_module
+
+from schemas.registry import ANSWER, DELIVER, INGEST, TRAIN
+from workers.handling import HandlerSpec, OpenHandlers, Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One wing and the queue that feeds it.
+
+    Attributes:
+        calls_models: whether the wing speaks to the model API; others never import its client.
+    """
+
+    name: str
+    queue: str
+    module: str
+    calls_models: bool
+
+
+POOLS: Mapping[str, Pool] = {
+    pool.name: pool
+    for pool in (
+        Pool("ingest", INGEST, "workers.ingest.pool", calls_models=True),
+        Pool("answer", ANSWER, "workers.answer.pool", calls_models=True),
+        Pool("train", TRAIN, "workers.train.pool", calls_models=True),
+        Pool("deliver", DELIVER, "workers.deliver.pool", calls_models=False),
+    )
+}
+
+
+async def open_pool(pool: Pool, resources: Resources, held: AsyncExitStack) -> Mapping[str, HandlerSpec]:
+    """Import a wing and open its handlers; `held` closes what it opened."""
+    open_handlers: OpenHandlers = import_module(pool.module).open_handlers
+    return await held.enter_async_context(open_handlers(resources))
