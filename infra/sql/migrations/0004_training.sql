@@ -35,7 +35,8 @@ CREATE TABLE datasets (
 SELECT secure_table('datasets');
 
 -- A run is named after the training.batch_ready event that made it: the same event cannot make two.
--- intent_at is committed before the call that creates the paid job; from then on the job may exist.
+-- called_at is committed before the call that creates the paid job: from then on the job may exist, and it is looked
+-- for before anything is created again. empty_lists counts the looks that found nothing.
 CREATE TABLE training_runs (
   tenant_id text NOT NULL,
   run_id uuid NOT NULL,
@@ -57,13 +58,10 @@ CREATE TABLE training_runs (
   validation_sha256 bytea,
   train_file text,
   validation_file text,
-  files_deleted_at timestamptz,
-  intent_at timestamptz,
+  called_at timestamptz,
   empty_lists int NOT NULL DEFAULT 0,
   job_id text,
   job_status text,
-  reservation_id uuid,
-  reserved_micros bigint,
   trained_tokens bigint,
   model text,
   estimated_finish timestamptz,
@@ -74,6 +72,7 @@ CREATE TABLE training_runs (
   started_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   ended_at timestamptz,
+  cleaned_at timestamptz,
   PRIMARY KEY (tenant_id, run_id),
   FOREIGN KEY (tenant_id, dataset) REFERENCES datasets
 );
@@ -110,6 +109,19 @@ CREATE INDEX examples_by_status ON examples (tenant_id, dataset, status, split);
 CREATE INDEX examples_by_prompt ON examples (tenant_id, dataset, prompt_sha256);
 CREATE INDEX examples_by_run ON examples (tenant_id, run_id) WHERE run_id IS NOT NULL;
 SELECT secure_table('examples');
+
+-- Which examples a run was made of and what each was for, fixed when its files are prepared: they can be written again,
+-- byte for byte.
+CREATE TABLE run_examples (
+  tenant_id text NOT NULL,
+  run_id uuid NOT NULL,
+  example_id uuid NOT NULL,
+  split text NOT NULL CHECK (split IN ('train', 'validation', 'holdout')),
+  PRIMARY KEY (tenant_id, run_id, example_id),
+  FOREIGN KEY (tenant_id, run_id) REFERENCES training_runs,
+  FOREIGN KEY (tenant_id, example_id) REFERENCES examples ON DELETE CASCADE
+);
+SELECT secure_table('run_examples');
 
 -- What happened in a run, append-only; what the provider said carries the provider's id and is entered once.
 CREATE TABLE training_events (
@@ -189,9 +201,9 @@ CREATE TABLE model_alias_history (
 SELECT secure_table('model_alias_history');
 
 GRANT SELECT, INSERT, UPDATE ON datasets, training_runs, examples, models, model_aliases TO penstock_worker;
-GRANT SELECT, INSERT ON training_events, evaluations, model_alias_history TO penstock_worker;
+GRANT SELECT, INSERT ON run_examples, training_events, evaluations, model_alias_history TO penstock_worker;
 GRANT SELECT, INSERT, UPDATE ON datasets, model_aliases TO penstock_gateway;
-GRANT SELECT ON training_runs, examples, training_events, evaluations, models TO penstock_gateway;
+GRANT SELECT ON training_runs, examples, run_examples, training_events, evaluations, models TO penstock_gateway;
 GRANT UPDATE (cancel_asked_at) ON training_runs TO penstock_gateway;
 GRANT UPDATE (status, reason, changed_at) ON examples TO penstock_gateway;
 GRANT SELECT, INSERT ON model_alias_history TO penstock_gateway;
