@@ -2,7 +2,7 @@
 
 -- Tells this deployment's jobs apart from those of others that share the provider's account.
 CREATE TABLE deployment (
-  only boolean PRIMARY KEY DEFAULT true CHECK (only),
+  one_row boolean PRIMARY KEY DEFAULT true CHECK (one_row),
   deployment_id uuid NOT NULL DEFAULT gen_random_uuid()
 );
 INSERT INTO deployment DEFAULT VALUES;
