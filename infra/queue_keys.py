@@ -1,0 +1,41 @@
+"""The Redis keys that Penstock adds beside arq's: producers ring with them, the engine claims with them.
+
+arq's own keys keep arq's names. Ours are `penstock:v1:<queue>:<what>`; each has a time to live or an owner, named
+in its docstring. Redis Cluster is not supported, so there are no hash tags.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "penstock:v1:"
+
+
+def bell(queue: str) -> str:
+    """A list of at most a few elements; idle workers wait on it with BLPOP. Expires after a minute."""
+    return f"{PREFIX}{queue}:bell"
+
+
+def paused(queue: str) -> str:
+    """Exists while an operator has paused the queue; owned by the operator."""
+    return f"{PREFIX}{queue}:paused"
+
+
+def lost(queue: str) -> str:
+    """A hash from job id to the number of leases that ran out; expires a day after the last loss."""
+    return f"{PREFIX}{queue}:lost"
+
+
+def clock(queue: str) -> str:
+    """The highest fencing token given out; deleted when the queue is empty (then Redis's clock alone is enough)."""
+    return f"{PREFIX}{queue}:clock"
+
+
+def dead(queue: str) -> str:
+    """A hash from job id to dead letter, for jobs without a ledger row; owned by the operator."""
+    return f"{PREFIX}{queue}:dead"
+
+
+def dead_times(queue: str) -> str:
+    """A sorted set of the same ids by time of death, so that they can be listed in order."""
+    return f"{PREFIX}{queue}:dead:at"

@@ -1,0 +1,51 @@
+"""A verdict on a claimed job becomes the settlement that the outbox sends to Redis."""
+
+from __future__ import annotations
+
+from workers.engine.deadletters import letter_for
+from workers.engine.store import Settlement
+from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, Gone, RetryAt, Verdict
+
+
+def settle(
+    job: ClaimedJob,
+    verdict: Verdict,
+    *,
+    cause: BaseException | None = None,
+    result: bytes | None = None,
+    result_ttl_ms: int = 0,
+    keep_ms: int = 0,
+) -> Settlement:
+    """Translate a verdict.
+
+    Args:
+        job: the claim that it ends.
+        verdict: what becomes of the job.
+        cause: the error behind a `Bury`, for the dead letter's trace.
+        result: arq's serialised result, where one is kept.
+        result_ttl_ms: how long it is kept; 0 for ever.
+        keep_ms: how long the in-progress key outlives the job.
+    """
+    match verdict:
+        case Done() | Gone():
+            letter = None
+        case RetryAt(delay, charged):
+            attempt = job.attempt if charged else None
+            return Settlement(job.job_id, job.token, "again", delay_ms=_ms(delay), attempt=attempt)
+        case GiveBack(delay):
+            return Settlement(job.job_id, job.token, "again", delay_ms=_ms(delay))
+        case Bury(reason, message, ledgered):
+            letter = None if ledgered else letter_for(job, error=reason, message=message, cause=cause)
+    return Settlement(
+        job.job_id,
+        job.token,
+        "done" if letter is None else "dead",
+        result=result,
+        result_ttl_ms=result_ttl_ms,
+        keep_ms=keep_ms,
+        letter=letter or b"",
+    )
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

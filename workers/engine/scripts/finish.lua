@@ -1,0 +1,78 @@
+-- Ends many claims in one call: done, run again later, or dead; refuses those whose lease another worker has now.
+--
+-- KEYS  1 queue  2 lost  3 clock  4 dead  5 dead:at  6 bell  7 arq:abort
+-- ARGV  1 n, then n pairs (id, token): done without a result, the common case
+--       then per other job: id, token, verb, delay_ms, attempt, result, result_ttl_ms, keep_ms, dead letter
+--         verb 'done' | 'dead' | 'again'. result '' = none; result_ttl_ms 0 = for ever. attempt '' = not charged.
+--         keep_ms > 0: the in-progress key stays that long (cron jobs, so that they do not run twice).
+-- Reply the refused ids.
+--
+-- A claim whose in-progress key vanished (Redis was away for longer than the lease) still counts while the job is
+-- in the queue: nobody else has it. Every verb is idempotent, because a cut connection makes the worker send twice.
+local queue = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local n = tonumber(ARGV[1])
+
+local jobs, holder_keys = {}, {}
+for i = 1, n do
+  jobs[i] = {ARGV[2 * i], ARGV[2 * i + 1], 'done', '0', '', '', '0', '0', ''}
+end
+for at = 2 * n + 2, #ARGV, 9 do
+  jobs[#jobs + 1] = {unpack(ARGV, at, at + 8)}
+end
+for i = 1, #jobs do holder_keys[i] = 'arq:in-progress:' .. jobs[i][1] end
+local holders = redis.call('MGET', unpack(holder_keys))
+
+local refused, deletes, leaves, moves, ring = {}, {}, {}, {}, false
+for i = 1, #jobs do
+  local id, token, verb, delay, attempt, result, ttl, keep, letter = unpack(jobs[i])
+  local mine = holders[i] == 'L' .. token
+  if not mine and not holders[i] then mine = redis.call('ZSCORE', queue, id) and true end
+  if not mine then
+    refused[#refused + 1] = id
+  elseif verb == 'again' then
+    if attempt ~= '' then
+      redis.call('SET', 'arq:retry:' .. id, attempt, 'PX', 88400000 + tonumber(delay))
+    end
+    deletes[#deletes + 1] = holder_keys[i]
+    moves[#moves + 1] = now + tonumber(delay)
+    moves[#moves + 1] = id
+    ring = true
+  else
+    if verb == 'dead' then
+      local payload = redis.call('GET', 'arq:job:' .. id)
+      redis.call('HSET', KEYS[4], id, letter .. '\n' .. (payload or ''))
+      redis.call('ZADD', KEYS[5], now, id)
+    end
+    if result ~= '' then
+      if ttl == '0' then
+        redis.call('SET', 'arq:result:' .. id, result)
+      else
+        redis.call('SET', 'arq:result:' .. id, result, 'PX', ttl)
+      end
+    end
+    if keep ~= '0' then
+      redis.call('SET', holder_keys[i], 'kept', 'PX', keep)
+    else
+      deletes[#deletes + 1] = holder_keys[i]
+    end
+    deletes[#deletes + 1] = 'arq:job:' .. id
+    deletes[#deletes + 1] = 'arq:retry:' .. id
+    leaves[#leaves + 1] = id
+  end
+end
+
+if #deletes > 0 then redis.call('DEL', unpack(deletes)) end
+if #moves > 0 then redis.call('ZADD', queue, 'XX', unpack(moves)) end
+if #leaves > 0 then
+  redis.call('ZREM', queue, unpack(leaves))
+  redis.call('ZREM', KEYS[7], unpack(leaves))
+  redis.call('HDEL', KEYS[2], unpack(leaves))
+  if redis.call('ZCARD', queue) == 0 then redis.call('DEL', KEYS[3]) end
+end
+if ring and redis.call('LLEN', KEYS[6]) == 0 then
+  redis.call('LPUSH', KEYS[6], '1')
+  redis.call('PEXPIRE', KEYS[6], 60000)
+end
+return refused

@@ -1,0 +1,212 @@
+"""Claims, renewals and settlements pass through here to Redis: each is one Lua script, typed like a function.
+
+Scripts are called by SHA and loaded again when Redis has forgotten them (a restart). Nothing here waits or retries:
+a `redis` error goes to the caller, who knows whether it may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from arq.connections import ArqRedis
+from arq.constants import abort_jobs_ss
+
+from infra import queue_keys
+from workers.engine.lua import Script
+
+FIELDS: Final = 6
+
+Verb = Literal["done", "dead", "again"]
+
+
+class Candidate(NamedTuple):
+    """One job of a claim as Redis gave it, not yet decoded."""
+
+    job_id: str
+    score_ms: int
+    payload: bytes | None
+    charged: int
+    losses: int
+    aborted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim brought and what is known about the rest of the queue."""
+
+    now_ms: int
+    next_due_ms: int | None
+    token: int
+    suspects: int
+    more: bool
+    paused: bool
+    jobs: Sequence[Candidate]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one claim ends in Redis.
+
+    Args:
+        delay_ms: for `again`, from Redis's now.
+        attempt: for `again`, the new count of charged attempts; None leaves it as it is.
+        result: arq's serialised result, if one is kept; `result_ttl_ms` 0 keeps it for ever.
+        keep_ms: how long the in-progress key outlives the job (cron).
+        letter: for `dead`, the dead letter as JSON.
+    """
+
+    job_id: str
+    token: int
+    verb: Verb = "done"
+    delay_ms: int = 0
+    attempt: int | None = None
+    result: bytes | None = None
+    result_ttl_ms: int = 0
+    keep_ms: int = 0
+    letter: bytes = b""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the job just leaves Redis."""
+        return self.verb == "done" and self.result is None and self.keep_ms == 0
+
+
+class QueueStore:
+    """The scripts of one queue.
+
+    Args:
+        redis: the pool that runs them.
+        queue: arq's queue name.
+        lease_ms: how long a claim holds without renewal.
+        memory_ms: how long after its end a lease is still recognised as lost. A crash loop's back-off must be
+            shorter than this, or a killer is never found.
+    """
+
+    def __init__(self, redis: ArqRedis, queue: str, *, lease_ms: int, memory_ms: int) -> None:
+        self.queue = queue
+        self.lease_ms = lease_ms
+        self.memory_ms = memory_ms
+        self._redis = redis
+        self._claim = Script(redis, "claim")
+        self._finish = Script(redis, "finish")
+        self._renew = Script(redis, "renew")
+        self._bell = queue_keys.bell(queue)
+        self._claim_keys = [
+            queue,
+            queue_keys.lost(queue),
+            queue_keys.clock(queue),
+            queue_keys.paused(queue),
+            self._bell,
+            abort_jobs_ss,
+        ]
+        self._finish_keys = [
+            queue,
+            queue_keys.lost(queue),
+            queue_keys.clock(queue),
+            queue_keys.dead(queue),
+            queue_keys.dead_times(queue),
+            self._bell,
+            abort_jobs_ss,
+        ]
+
+    async def claim(
+        self,
+        *,
+        want: int,
+        alone: bool = False,
+        aborts: bool = False,
+        ids: Iterable[str | bytes] = (),
+    ) -> Claim:
+        """Take up to `want` ready jobs under lease.
+
+        Args:
+            want: free slots, at most 1000.
+            alone: take one job whose worker died at least twice, instead of jobs that are above suspicion.
+            aborts: look up abort requests for the jobs taken.
+            ids: consider only these.
+        """
+        args = [
+            want,
+            self.lease_ms,
+            self.memory_ms,
+            "alone" if alone else "many",
+            "1" if aborts else "0",
+            *ids,
+        ]
+        reply = await self._claim(keys=self._claim_keys, args=args)
+        now_ms, next_due, token, suspects, more, paused = reply[:FIELDS]
+        jobs = [
+            Candidate(
+                reply[at].decode(),
+                int(float(reply[at + 1])),
+                reply[at + 2],
+                int(reply[at + 3] or 0),
+                reply[at + 4],
+                reply[at + 5] == 1,
+            )
+            for at in range(FIELDS, len(reply), FIELDS)
+        ]
+        return Claim(
+            now_ms=now_ms,
+            next_due_ms=None if next_due < 0 else next_due,
+            token=int(token),
+            suspects=suspects,
+            more=more == 1,
+            paused=paused == 1,
+            jobs=jobs,
+        )
+
+    async def finish(self, settlements: Sequence[Settlement]) -> list[str]:
+        """End claims; returns the ids that were refused because another worker has them now."""
+        plain: list[str | int] = []
+        others: list[str | int | bytes] = []
+        for s in settlements:
+            if s.plain:
+                plain += (s.job_id, s.token)
+            else:
+                others += (
+                    s.job_id,
+                    s.token,
+                    s.verb,
+                    s.delay_ms,
+                    "" if s.attempt is None else s.attempt,
+                    s.result or b"",
+                    s.result_ttl_ms,
+                    s.keep_ms,
+                    s.letter,
+                )
+        refused: list[bytes] = await self._finish(
+            keys=self._finish_keys, args=[len(plain) // 2, *plain, *others]
+        )
+        return [job_id.decode() for job_id in refused]
+
+    async def renew(self, held: Iterable[tuple[str, int]]) -> list[str]:
+        """Renew leases given as (id, token); returns the ids that another worker has now."""
+        args: list[str | int] = [self.lease_ms, self.memory_ms]
+        for pair in held:
+            args += pair
+        lost: list[bytes] = await self._renew(keys=[self.queue], args=args)
+        return [job_id.decode() for job_id in lost]
+
+    async def listen(self, *, timeout: float) -> bool:
+        """Wait for the bell, `timeout` seconds at most; occupies one connection."""
+        rung: Awaitable[object] = self._redis.execute_command("BLPOP", self._bell, timeout)  # type: ignore[no-untyped-call] # redis-py types whole seconds only
+        return await rung is not None
+
+    async def ring(self) -> None:
+        """Wake one idle worker."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.lpush(self._bell, "1")
+            pipe.ltrim(self._bell, 0, 3)
+            pipe.pexpire(self._bell, 60_000)
+            await pipe.execute()
+
+    async def abort_requests(self, *, now_ms: int, max_age_ms: int) -> list[str]:
+        """The jobs that `Job.abort()` wants stopped; requests older than `max_age_ms` are forgotten."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.zremrangebyscore(abort_jobs_ss, min=float("-inf"), max=now_ms - max_age_ms)
+            pipe.zrange(abort_jobs_ss, start=0, end=-1)
+            _, ids = await pipe.execute()
+        return [job_id.decode() for job_id in ids]
