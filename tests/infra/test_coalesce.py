@@ -62,18 +62,18 @@ async def test_a_failed_flush_reaches_every_caller_and_the_next_call_works() -> 
 
 async def test_a_cancelled_caller_is_left_out() -> None:
     """An item whose caller went away before the flush is not worked on."""
-    release = asyncio.Event()
+    entered, release = asyncio.Event(), asyncio.Event()
     batches: list[list[int]] = []
 
     async def flush(items: Sequence[int]) -> list[int]:
         batches.append(list(items))
+        entered.set()
         await release.wait()
         return list(items)
 
     call: Coalescer[int, int] = Coalescer(flush, limit=10)
     first = asyncio.create_task(call(1))
-    while not batches:
-        await asyncio.sleep(0)
+    await entered.wait()
     second, third = asyncio.create_task(call(2)), asyncio.create_task(call(3))
     await asyncio.sleep(0)
     second.cancel()

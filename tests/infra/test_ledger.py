@@ -19,12 +19,20 @@ def document(name: str = "d1", *, content: str = "text", **attributes: Any) -> E
     """An event as a caller sends it."""
     data = {"collection": "c", "document_id": name, "content": content}
     return parse_event(
-        {"specversion": "1.0", "id": str(uuid4()), "source": "test", "type": "document.added", "data": data, **attributes}
+        {
+            "specversion": "1.0",
+            "id": str(uuid4()),
+            "source": "test",
+            "type": "document.added",
+            "data": data,
+            **attributes,
+        }
     )
 
 
 @pytest.fixture
 async def bus(gateway_database: Database, redis_client: redis.asyncio.Redis) -> Bus:
+    """The gateway's bus."""
     return Bus(gateway_database, redis_client)
 
 
