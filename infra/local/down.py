@@ -17,7 +17,7 @@ from infra.local.binaries import postgres_install
 from infra.local.folder import Folder
 from infra.local.lock import OwnerLock, current_holder
 from infra.local.postgres import PostgresServer, make_socket_folder, remove_socket_folder
-from infra.local.privilege import other_claim, server_account, shared_install
+from infra.local.privilege import find_home, other_claim, server_account, shared_install
 from schemas.errors import Conflict, PenstockError
 
 PATIENCE = 60.0  # seconds that an owner may take to stop its servers and itself
@@ -36,7 +36,9 @@ def stop(root: Path) -> bool:
         Misconfigured: the folder belongs to another user.
     """
     folder = Folder.at(root)
-    asked = folder.exists() and _ask_owner(folder)
+    if not folder.exists():  # somebody has removed it under its servers
+        return processes.stop_all(folder.token) > 0
+    asked = _ask_owner(folder)
     return _as_holder(folder, "penstock down", clear) or asked
 
 
@@ -48,22 +50,25 @@ def wipe(root: Path) -> bool:
         Misconfigured: the folder belongs to another user.
     """
     folder = Folder.at(root)
-    if folder.exists():
-        _ask_owner(folder)
+    if not folder.exists():
+        stopped = processes.stop_all(folder.token) > 0
+        return _erase_outside(folder) or stopped
+    _ask_owner(folder)
     return _as_holder(folder, "penstock down --wipe", _clear_and_erase)
 
 
 def after_death(folder: Folder, *, wipe: bool) -> None:
-    """What the guard does once the owner is dead, unless a new owner was quicker: that one clears up first anyway."""
-    with suppress(Conflict):
-        _as_holder(folder, "the guard of a dead owner", _clear_and_erase if wipe else clear, patience=0.0)
+    """What the guard does once the owner is dead.
+
+    Raises:
+        Conflict: a new owner was quicker; it has cleared up first.
+    """
+    _as_holder(folder, "the guard of a dead owner", _clear_and_erase if wipe else clear, patience=0.0)
 
 
 def _as_holder(
     folder: Folder, what: str, step: Callable[[Folder], bool], *, patience: float = PATIENCE
 ) -> bool:
-    if not folder.exists():
-        return False
     try:
         lock = OwnerLock.take(folder, what, stopping=True, patience=patience)
     except FileNotFoundError:  # somebody else has wiped it just now
@@ -76,8 +81,7 @@ def _as_holder(
 
 def _clear_and_erase(folder: Folder) -> bool:
     clear(folder)
-    erase(folder)
-    return True
+    return erase(folder)
 
 
 def clear(folder: Folder) -> bool:
@@ -90,13 +94,10 @@ def clear(folder: Folder) -> bool:
     return stopped > 0
 
 
-def erase(folder: Folder) -> None:
+def erase(folder: Folder) -> bool:
     """Remove the folder and the data that lies outside of it. Only for the lock's holder, with no server running."""
-    outside = folder.load_state().postgres_home
-    home = folder.path if outside is None else Path(outside)
-    _tidy(folder, home)
-    if outside is not None and home.is_dir() and other_claim(home, folder) is None:
-        shutil.rmtree(home)
+    _tidy(folder, find_home(folder) or folder.path)
+    _erase_outside(folder)
     for entry in folder.path.iterdir():
         if entry == folder.lock:
             continue
@@ -107,6 +108,15 @@ def erase(folder: Folder) -> None:
     folder.lock.unlink()  # last: until now nobody else could begin here
     with suppress(OSError):  # somebody who waited for the lock has begun anew
         folder.path.rmdir()
+    return True
+
+
+def _erase_outside(folder: Folder) -> bool:
+    home = find_home(folder)
+    if home is None or other_claim(home, folder) is not None:
+        return False
+    shutil.rmtree(home)
+    return True
 
 
 def _ask_owner(folder: Folder) -> bool:

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.local import processes
@@ -41,8 +41,8 @@ class PostgresServer:
     home: Path
     log: Path
     token: str
-    owner_password: str
-    app_password: str
+    owner_password: str = field(repr=False)
+    app_password: str = field(repr=False)
     port: int
     socket_folder: Path
     version: str = ""

@@ -90,8 +90,9 @@ def outside_home(folder: Folder) -> Path:
     Raises:
         Conflict: the folder was copied, and its data belongs to the original.
     """
-    known = folder.load_state().postgres_home
-    home = Path(known) if known is not None and Path(known).is_dir() else _home_base(folder) / folder.token
+    home = find_home(folder) or _usual_home(folder)
+    if not home.parent.is_dir():
+        _own_folder(home.parent, 0o711)
     _own_folder(home, 0o711)
     original = other_claim(home, folder)
     if original is not None:
@@ -104,12 +105,20 @@ def outside_home(folder: Folder) -> Path:
     return home
 
 
+def find_home(folder: Folder) -> Path | None:
+    """Where the data of this folder lies outside of it, if it does; found even when the folder itself is gone."""
+    if os.geteuid() != 0:
+        return None
+    known = folder.load_state().postgres_home
+    home = _usual_home(folder) if known is None else Path(known)
+    return home if (home / MARKER).is_file() else None
+
+
 def other_claim(home: Path, folder: Folder) -> Path | None:
     """The other folder whose data lies in this home: where `folder` was copied from, but not where it was moved from."""
-    try:
-        original = Path((home / MARKER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (home / MARKER).is_file():
         return None
+    original = Path((home / MARKER).read_text(encoding="utf-8"))
     claims = original != folder.path and Folder(original).load_state().postgres_home == str(home)
     return original if claims else None
 
@@ -122,12 +131,12 @@ def give(path: Path, uid: int) -> None:
             os.chown(Path(parent, name), uid, uid, follow_symlinks=False)
 
 
-def _home_base(folder: Folder) -> Path:
+def _usual_home(folder: Folder) -> Path:
     """Temporary stacks keep their data among the temporary files, lasting ones where systems keep such data."""
     for temporary in (Path(tempfile.gettempdir()).resolve(), Path("/tmp").resolve()):  # noqa: S108 - checked when used
         if folder.path.is_relative_to(temporary):
-            return Path("/tmp").resolve()  # noqa: S108 - the one that every user may pass
-    return _own_folder(Path("/var/db" if sys.platform == "darwin" else "/var/lib") / "penstock", 0o711)
+            return Path("/tmp").resolve() / folder.token  # noqa: S108 - the one that every user may pass
+    return Path("/var/db" if sys.platform == "darwin" else "/var/lib") / "penstock" / folder.token
 
 
 def _own_folder(path: Path, mode: int) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -47,12 +48,12 @@ def stop_all(token: str, *, programs: Sequence[str] = PROGRAMS, patience: float 
     found = [process for process in find(token) if process.info["name"] in programs]
     asked = [process for process in found if _ask(process)]
     # Children without a postmaster end by themselves as soon as they notice.
-    _, left = psutil.wait_procs(found, timeout=patience if asked else 3.0)
+    left = _wait_for(found, patience if asked else 3.0)
     for harder, wait in ((signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
         for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(harder)
-        _, left = psutil.wait_procs(left, timeout=wait)
+        left = _wait_for(left, wait)
     if left:
         raise Unavailable(
             f"processes {[process.pid for process in left]} of {token} do not end", fix="end them by hand"
@@ -68,6 +69,32 @@ def _ask(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
     return True
+
+
+def _wait_for(ending: Sequence[psutil.Process], patience: float) -> list[psutil.Process]:
+    """Those that have not ended in time. One that its parent has not collected has ended: a container may never do so."""
+    until = time.monotonic() + patience
+    left = list(ending)
+    while left := [process for process in left if _lives(process)]:
+        if time.monotonic() > until:
+            break
+        time.sleep(0.01)
+    return left
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for_end(pid: int, *, patience: float) -> bool:
+    """Whether any one process has ended in time, collected by its parent or not."""
+    try:
+        return not _wait_for([psutil.Process(pid)], patience)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def free_port(preferred: int, *, avoid: Sequence[int] = ()) -> int:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -51,7 +51,7 @@ class ValkeyServer:
     folder: Path
     log: Path
     token: str
-    password: str
+    password: str = field(repr=False)
     port: int
     version: str = ""
     process: subprocess.Popen[bytes] | None = None

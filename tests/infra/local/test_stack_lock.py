@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from infra.local.folder import Folder
+from infra.local.lock import Holder, OwnerLock, current_holder
+from schemas.errors import Conflict
+
+
+def test_the_lock_names_its_holder_until_it_is_released(tmp_path: Path) -> None:
+    """Who holds it can be read while it is held, and only then."""
+    folder = Folder.at(tmp_path)
+    lock = OwnerLock.take(folder, "a test")
+    holder = current_holder(folder)
+
+    assert holder is not None
+    assert (os.getpid(), "a test", False, True) == (holder.pid, holder.what, holder.stopping, holder.lives())
+    with pytest.raises(Conflict, match=rf"a test \(pid {os.getpid()}\)"):
+        OwnerLock.take(folder, "another test")
+
+    lock.release()
+    assert current_holder(folder) is None
+    OwnerLock.take(folder, "another test").release()
+
+
+def test_what_a_dead_holder_wrote_is_not_believed(tmp_path: Path) -> None:
+    """Its pid may be another process's by now, which nobody may signal."""
+    folder = Folder.at(tmp_path)
+    folder.create()
+    folder.lock.write_text(
+        json.dumps({"pid": os.getppid(), "started": 1.0, "what": "old", "stopping": False}), encoding="utf-8"
+    )
+
+    assert current_holder(folder) is None
+    assert not Holder(os.getppid(), 1.0, "old").lives()
+    OwnerLock.take(folder, "a test").release()
+
+
+def test_clearing_up_makes_no_folder(tmp_path: Path) -> None:
+    """Whoever only stops things does not begin a new stack by it."""
+    with pytest.raises(FileNotFoundError):
+        OwnerLock.take(Folder.at(tmp_path), "penstock down", stopping=True)
+
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_wiped_lock_is_nobodys(tmp_path: Path) -> None:
+    """Two owners can never hold the lock of one path, although the file was removed under the first."""
+    folder = Folder.at(tmp_path)
+    first = OwnerLock.take(folder, "the first")
+    folder.lock.unlink()
+    second = OwnerLock.take(folder, "the second")
+    holder = current_holder(folder)
+
+    assert holder is not None
+    assert "the second" == holder.what
+    first.release()
+    second.release()
