@@ -13,10 +13,10 @@ door       `Egress`: sends one request, within a deadline and a size, and follow
 
 from __future__ import annotations
 
-from infra.egress.door import Document, Egress, Reply
+from infra.egress.door import Document, Egress, Reply, check_headers
 from infra.egress.policy import EgressPolicy
 from infra.egress.resolver import Resolver, SystemResolver
-from infra.egress.url import CheckedUrl, public_url
+from infra.egress.url import CheckedUrl, lies_under, public_url
 
 __all__ = [
     "CheckedUrl",
@@ -26,5 +26,7 @@ __all__ = [
     "Reply",
     "Resolver",
     "SystemResolver",
+    "check_headers",
+    "lies_under",
     "public_url",
 ]

@@ -7,6 +7,7 @@ can happen here, because nothing in it does these things (docs/decisions/0006-eg
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -44,6 +45,7 @@ _OURS = frozenset(
     }
     | {"proxy-authorization", "proxy-connection", "accept-encoding"}
 )
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _AGAIN = frozenset({408, 425, 429})
 
 
@@ -229,18 +231,35 @@ class Egress:
         return Document(reply.body, media_type, charset, reply.headers, reply.elapsed)
 
 
-def _headers(url: CheckedUrl, given: Mapping[str, str]) -> list[tuple[bytes | str, bytes | str]]:
-    names = {name.lower() for name in given}
-    if clash := sorted(names & _OURS):
-        raise BadInput(f"the header {clash[0]} is set by the transport", field="headers")
-    out: list[tuple[bytes | str, bytes | str]] = [("Host", url.netloc), ("Accept-Encoding", "identity")]
-    if "user-agent" not in names:
-        out.append(("User-Agent", USER_AGENT))
-    for name, value in given.items():
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuse headers that a tenant may not set; call it when an endpoint's headers are registered.
+
+    Raises:
+        BadInput: names the header.
+    """
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise BadInput(f"{name[:60]!r} is not the name of a header", field="headers")
+        if name.lower() in _OURS:
+            raise BadInput(f"the header {name} is set by the transport", field="headers")
+        if not value.isprintable() or value != value.strip():
+            raise BadInput(
+                f"the value of the header {name} holds control characters or spaces", field="headers"
+            )
         try:
-            out.append((name.encode("ascii"), value.encode("latin-1")))
+            value.encode("latin-1")
         except UnicodeEncodeError:
-            raise BadInput("a header holds characters that HTTP cannot carry", field="headers") from None
+            raise BadInput(
+                f"the header {name} holds characters that HTTP cannot carry", field="headers"
+            ) from None
+
+
+def _headers(url: CheckedUrl, given: Mapping[str, str]) -> list[tuple[bytes | str, bytes | str]]:
+    check_headers(given)
+    out: list[tuple[bytes | str, bytes | str]] = [("Host", url.netloc), ("Accept-Encoding", "identity")]
+    if "user-agent" not in {name.lower() for name in given}:
+        out.append(("User-Agent", USER_AGENT))
+    out += [(name.encode("ascii"), value.encode("latin-1")) for name, value in given.items()]
     return out
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import idna
 
@@ -85,6 +85,26 @@ def public_url(url: str) -> str:
     # Greedy, over the path as well: it is not clear where the authority of such a text ends.
     shown = re.sub(r"^([^/@]*//)?.*@", r"\1", shown, flags=re.DOTALL)
     return "".join(char if char.isprintable() else "?" for char in shown)[:_MAX_SHOWN]
+
+
+def lies_under(url: str, prefix: str) -> bool:
+    """Whether a URL lies under a registered prefix: same scheme, host and port, and a path below the prefix's.
+
+    Text is not compared with text: ``https://a.example`` is a prefix of ``https://a.example.evil.example`` that way.
+    A path with dot segments is under nothing, because the server would walk out of the prefix with them.
+
+    Raises:
+        BadInput, BlockedTarget: one of the two is not a URL.
+    """
+    one, base = read_url(url), read_url(prefix)
+    if (one.scheme, one.host, one.port) != (base.scheme, base.host, base.port):
+        return False
+    path, root = (re.split(r"\?", part.target, maxsplit=1)[0] for part in (one, base))
+    if any(
+        unquote(segment) in {".", ".."} for segment in re.split(r"/|\\|%2f|%5c", path, flags=re.IGNORECASE)
+    ):
+        return False
+    return path == root or path.startswith(root.rstrip("/") + "/")
 
 
 def _authority(text: str, scheme: str) -> tuple[str, int, Address | None]:

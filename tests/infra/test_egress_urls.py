@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.egress import Egress, EgressPolicy, public_url
+from infra.egress import Egress, EgressPolicy, lies_under, public_url
 from schemas.errors import BadInput, BlockedTarget, CallFailed, PenstockError
 from tests.infra.names import FixedNames
 
@@ -178,3 +178,26 @@ async def test_errors_do_not_repeat_the_query() -> None:
             with pytest.raises(PenstockError) as caught:
                 await egress.request("GET", url)
             assert "canary" not in str(caught.value.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("url", "prefix", "under"),
+    [
+        ("https://a.example/hooks/1?x", "https://a.example/hooks", True),
+        ("https://a.example/hooks/1", "https://a.example/hooks/", True),
+        ("https://A.example:443/hooks", "https://a.example/hooks", True),
+        ("https://a.example/anything", "https://a.example", True),
+        ("https://a.example/hooks2", "https://a.example/hooks", False),
+        ("https://a.example.evil.example/hooks/1", "https://a.example", False),
+        ("https://a.example:8443/hooks/1", "https://a.example/hooks", False),
+        ("http://a.example/hooks/1", "https://a.example/hooks", False),
+        ("https://a.example/hooks/../admin", "https://a.example/hooks", False),
+        ("https://a.example/hooks/%2e%2E/admin", "https://a.example/hooks", False),
+        ("https://a.example/hooks/..%2fadmin", "https://a.example/hooks", False),
+        ("https://a.example/hooks/..\\admin", "https://a.example/hooks", False),
+        ("https://a.example/other?/hooks/", "https://a.example/hooks", False),
+    ],
+)
+def test_callback_prefix(url: str, prefix: str, under: bool) -> None:
+    """A callback lies under a prefix by scheme, host, port and whole path segments, not by its text."""
+    assert under is lies_under(url, prefix)
