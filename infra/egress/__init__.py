@@ -7,13 +7,15 @@ url        one strict reading of a URL, and the form of it that may be logged
 policy     what the operator allows: ranges, ports, https only, proxy
 resolver   names to addresses
 dial       connects to the address that was checked, and to no other
+headers    what a tenant may set, and what is kept of a reply
 proxy      the tunnel through the operator's egress proxy
 door       `Egress`: sends one request, within a deadline and a size, and follows nothing
 """
 
 from __future__ import annotations
 
-from infra.egress.door import Document, Egress, Reply, check_headers
+from infra.egress.door import Document, Egress, Reply
+from infra.egress.headers import check_headers
 from infra.egress.policy import EgressPolicy
 from infra.egress.resolver import Resolver, SystemResolver
 from infra.egress.url import CheckedUrl, lies_under, public_url

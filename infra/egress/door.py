@@ -7,7 +7,6 @@ can happen here, because nothing in it does these things (docs/decisions/0006-eg
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -19,33 +18,16 @@ from typing import Self
 import httpcore2
 
 from infra.egress.dial import PROGRESS, GuardedBackend, Phase, Progress
+from infra.egress.headers import kept as kept_headers
+from infra.egress.headers import outgoing
 from infra.egress.policy import EgressPolicy
 from infra.egress.resolver import Resolver, SystemResolver
 from infra.egress.url import CheckedUrl
 from schemas.errors import BadInput, CallFailed, TooLarge, Unavailable, Unreadable
 
-USER_AGENT = "Penstock"
 MAX_REPLY = 64 * 1024
 MAX_DOCUMENT = 50 * 1024 * 1024
 _KEEPALIVE_SECONDS = 4.0  # shorter than the five seconds after which common servers hang up
-_KEPT = frozenset(
-    {"content-type", "content-encoding", "content-length", "retry-after", "etag", "last-modified"}
-)
-_OURS = frozenset(
-    {
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "upgrade",
-        "te",
-        "trailer",
-        "expect",
-    }
-    | {"proxy-authorization", "proxy-connection", "accept-encoding"}
-)
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _AGAIN = frozenset({408, 425, 429})
 
 
@@ -148,7 +130,7 @@ class Egress:
             Unavailable: our fault; ``field`` is dns, network or the name of a setting.
         """
         checked = self.policy.check_url(url)
-        sent = _headers(checked, headers or {})
+        sent = outgoing(checked, headers or {})
         progress = Progress()
         token = PROGRESS.set(progress)
         try:
@@ -185,7 +167,7 @@ class Egress:
         async with self._pool.stream(
             method, target, headers=headers, content=content, extensions=extensions
         ) as response:
-            kept = _kept(response.headers)
+            kept = kept_headers(response.headers)
             body, truncated = bytearray(), False
             async with aclosing(response.aiter_stream()) as parts:
                 async for part in parts:
@@ -229,43 +211,6 @@ class Egress:
             raise Unreadable("the document came compressed although that was not asked for", field="uri")
         media_type, charset = _content_type(reply.headers.get("content-type", ""))
         return Document(reply.body, media_type, charset, reply.headers, reply.elapsed)
-
-
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse headers that a tenant may not set; call it when an endpoint's headers are registered.
-
-    Raises:
-        BadInput: names the header.
-    """
-    for name, value in headers.items():
-        if not _TOKEN.fullmatch(name):
-            raise BadInput(f"{name[:60]!r} is not the name of a header", field="headers")
-        if name.lower() in _OURS:
-            raise BadInput(f"the header {name} is set by the transport", field="headers")
-        if not value.isprintable() or value != value.strip():
-            raise BadInput(
-                f"the value of the header {name} holds control characters or spaces", field="headers"
-            )
-        try:
-            value.encode("latin-1")
-        except UnicodeEncodeError:
-            raise BadInput(
-                f"the header {name} holds characters that HTTP cannot carry", field="headers"
-            ) from None
-
-
-def _headers(url: CheckedUrl, given: Mapping[str, str]) -> list[tuple[bytes | str, bytes | str]]:
-    check_headers(given)
-    out: list[tuple[bytes | str, bytes | str]] = [("Host", url.netloc), ("Accept-Encoding", "identity")]
-    if "user-agent" not in {name.lower() for name in given}:
-        out.append(("User-Agent", USER_AGENT))
-    out += [(name.encode("ascii"), value.encode("latin-1")) for name, value in given.items()]
-    return out
-
-
-def _kept(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    read = ((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in headers)
-    return {name: value for name, value in read if name in _KEPT}
 
 
 def _late(phase: Phase) -> CallFailed | Unavailable:
