@@ -31,6 +31,11 @@ def clock(queue: str) -> str:
     return f"{PREFIX}{queue}:clock"
 
 
+def running(queue: str) -> str:
+    """A sorted set of the jobs under lease by the end of their lease; owned by the workers that hold them."""
+    return f"{PREFIX}{queue}:running"
+
+
 def dead(queue: str) -> str:
     """A hash from job id to dead letter, for jobs without a ledger row; owned by the operator."""
     return f"{PREFIX}{queue}:dead"

@@ -42,7 +42,8 @@ class Doorbell:
 
     def room(self) -> None:
         """Say that slots became free."""
-        self._room.set()
+        if not self._room.is_set():
+            self._room.set()
 
     async def listen(self) -> None:
         """Listen until cancelled."""

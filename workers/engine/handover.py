@@ -79,6 +79,11 @@ class Handover:
         name = f"{what}:{jobs[0].token}:{jobs[0].job_id}"
         self._tasks[name] = asyncio.get_running_loop().create_task(self._run(name, jobs, begin))
 
+    def give_back_rest(self) -> None:
+        """Give back what was cancelled before its first step; called when all tasks have ended."""
+        for job in list(self._open.values()):
+            self.report(job, GiveBack())
+
     async def _run(self, name: str, jobs: Sequence[ClaimedJob], begin: Begin) -> None:
         delay = FORGOTTEN_DELAY
         try:

@@ -21,6 +21,8 @@ AWAY: Final = (
 )
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 2.0
+# Answers of a server that is there but cannot serve: full, a replica, cut off from its replicas or its disk.
+UNABLE: Final = ("OOM", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "LOADING", "CLUSTERDOWN")
 
 log = structlog.get_logger()
 
@@ -46,7 +48,9 @@ class RedisLink:
         while True:
             try:
                 result = await call()
-            except AWAY as error:
+            except (*AWAY, redis_errors.ResponseError) as error:
+                if not isinstance(error, AWAY) and not str(error).startswith(UNABLE):
+                    raise
                 self.failed(error)
                 await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret.
                 delay = min(delay * 2, LONGEST_DELAY)

@@ -7,7 +7,6 @@ They are off unless the worker is built with `narrate=True`. Ours name failures 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -77,7 +76,6 @@ class Narration:
                 error=code_of(error),
             )
             return
-        extra: Callable[[], Any] | Any = getattr(error, "extra", None)
         arq_log.error(
             "%6.2fs ! %s failed, %s: %s",
             _since(start_ms),
@@ -85,7 +83,7 @@ class Narration:
             type(error).__name__,
             error,
             exc_info=error,
-            extra={"extra": extra() if callable(extra) else extra},
+            extra={"extra": _extra(error)},
         )
 
     def refused(self, job: ClaimedJob, error: BaseException, *, max_tries: int) -> None:
@@ -107,6 +105,15 @@ class Narration:
         else:
             ref = f"{job.job_id}:{job.function}"
             arq_log.info("%6.2fs ⊘ %s aborted before start", _since(job.enqueue_time_ms), ref)
+
+
+def _extra(error: BaseException) -> Any:
+    """Arq's hook for more fields: an attribute or method `extra` of the exception."""
+    extra = getattr(error, "extra", None)
+    try:
+        return extra() if callable(extra) else extra
+    except Exception as failed:  # noqa: BLE001 - telling about an error must not become one.
+        return f"extra() raised {type(failed).__name__}"
 
 
 def _since(start_ms: int) -> float:

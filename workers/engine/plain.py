@@ -10,17 +10,19 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import arq
 import structlog
 from arq.constants import keep_cronjob_progress
 from arq.cron import CronJob
 from arq.jobs import serialize_result
+from arq.typing import StartupShutdown
 from arq.utils import ms_to_datetime, timestamp_ms, to_ms
 from arq.worker import Function, JobExecutionFailed, Retry, RetryJob
 
 from workers.engine.deadletters import trace_of
+from workers.engine.deadlines import Deadlines
 from workers.engine.narration import Narration
 from workers.engine.outbox import Outbox
 from workers.engine.outcome import settle
@@ -29,26 +31,61 @@ from workers.engine.store import Settlement
 from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, RetryAt, Verdict
 
 Cause = Literal["timeout", "abort", "lost"]
+DONE: Final = Done()
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a function and the worker's defaults say together. `result_ms` None keeps no result, 0 keeps it for ever."""
+
+    timeout: float | None
+    max_tries: int
+    result_ms: int | None
+    keep_ms: int
+
+    @classmethod
+    def of(cls, function: Function | CronJob, worker: arq.Worker) -> Terms:
+        """Combine them; the function's own settings win."""
+        for_ever = function.keep_result_forever
+        seconds = worker.keep_result_s if function.keep_result_s is None else function.keep_result_s
+        if worker.keep_result_forever if for_ever is None else for_ever:
+            result_ms: int | None = 0
+        else:
+            result_ms = to_ms(seconds) if seconds > 0 else None
+        return cls(
+            worker.job_timeout_s if function.timeout_s is None else function.timeout_s,
+            worker.max_tries if function.max_tries is None else function.max_tries,
+            result_ms,
+            to_ms(keep_cronjob_progress) if isinstance(function, CronJob) else 0,
+        )
+
+
+@dataclass(slots=True, eq=False)
 class Run:
     """One running job, and why it was cancelled if it was."""
 
     job: ClaimedJob
     function: Function | CronJob
+    terms: Terms
     ref: str
     start_ms: int
     task: asyncio.Task[None] | None = None
     cause: Cause | None = None
+    started: bool = False
 
     def cancel(self, cause: Cause) -> None:
         """Cancel the job; the first cause stands."""
-        if self.cause is None and self.task is not None:
+        if self.cause is None:
             self.cause = cause
-            self.task.cancel()
+            # A task cancelled before its first step would never reach its own end.
+            if self.started and self.task is not None:
+                self.task.cancel()
+
+
+def _time_out(run: Run) -> None:
+    run.cancel("timeout")
 
 
 class PlainJobs:
@@ -80,21 +117,26 @@ class PlainJobs:
         self._narration = narration
         self._stopping = stopping
         self._ended = ended
+        self._terms: dict[str, Terms] = {}
+        self._deadlines = Deadlines(_time_out)
 
     def start(self, job: ClaimedJob, function: Function | CronJob) -> None:
         """Run a job in a task of its own, or bury it when its tries are used up."""
         worker = self._worker
-        max_tries = worker.max_tries if function.max_tries is None else function.max_tries
-        if job.attempt > max_tries:
-            self.refuse(job, JobExecutionFailed(f"max {max_tries} retries exceeded"), max_tries=max_tries)
+        terms = self._terms.get(job.function)
+        if terms is None:
+            terms = self._terms[job.function] = Terms.of(function, worker)
+        if job.attempt > terms.max_tries:
+            error = JobExecutionFailed(f"max {terms.max_tries} retries exceeded")
+            self.refuse(job, error, max_tries=terms.max_tries)
             return
         ref = job.function if isinstance(function, CronJob) else f"{job.job_id}:{job.function}"
-        run = Run(job, function, ref, timestamp_ms())
+        run = Run(job, function, terms, ref, timestamp_ms())
         run.task = worker.tasks[job.job_id] = worker.loop.create_task(self._run(run))
         self.running[job.job_id] = run
 
     def refuse(self, job: ClaimedJob, error: BaseException, *, max_tries: int = 0) -> None:
-        """End a job that cannot be started; its payload goes to the dead letters, an aborted one nowhere."""
+        """End a job that cannot be started; its payload goes to the dead letters, an aborted one's nowhere."""
         worker = self._worker
         worker.jobs_failed += 1
         self._narration.refused(job, error, max_tries=max_tries)
@@ -107,8 +149,15 @@ class PlainJobs:
         self._outbox.put(settle(job, verdict, cause=error, result=result, result_ttl_ms=ttl))
         self._ended()
 
+    def give_back_rest(self) -> None:
+        """Give back what was cancelled before its first step; called when all tasks have ended."""
+        for run in list(self.running.values()):
+            self._end(run, settle(run.job, GiveBack()))
+            self._forget(run)
+
     async def _run(self, run: Run) -> None:
-        worker, job = self._worker, run.job
+        worker, job, terms = self._worker, run.job, run.terms
+        run.started = True
         context = {
             **worker.ctx,
             "job_id": job.job_id,
@@ -116,60 +165,54 @@ class PlainJobs:
             "enqueue_time": ms_to_datetime(job.enqueue_time_ms),
             "score": job.score_ms,
         }
-        settlement: Settlement | None = None
+        if terms.timeout is not None:
+            self._deadlines.add(run, terms.timeout)
         try:
-            settlement = await self._execute(run, context)
-            if worker.on_job_end:
-                await worker.on_job_end(context)
-        except Exception as error:  # noqa: BLE001 - a hook's failure must not take the worker down, as in arq.
-            log.warning("engine.hook_failed", job_id=job.job_id, error=code_of(error), trace=trace_of(error))
+            if run.cause is not None:
+                raise asyncio.CancelledError  # noqa: TRY301 - as if it had been thrown in.
+            if worker.on_job_start:
+                await worker.on_job_start(context)
+            self._narration.started(job, run.ref, run.start_ms)
+            result = await run.function.coroutine(context, *job.args, **job.kwargs)
+            self._narration.succeeded(run.ref, run.start_ms, result)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - `_failed` decides by class.
+            if run.task is not None:
+                run.task.uncancel()
+            settlement = self._failed(run, error)
+        else:
+            worker.jobs_complete += 1
+            settlement = self._final(run, DONE, success=True, result=result)
         finally:
-            if self.running.get(job.job_id) is run:
-                del self.running[job.job_id]
-            if settlement is not None:
-                self._outbox.put(settlement)
-            self._ended()
-            if worker.after_job_end is None:
-                self._forget(run)
-        if worker.after_job_end is not None:
-            await self._after(run, context)
-
-    async def _after(self, run: Run, context: dict[Any, Any]) -> None:
-        try:
+            if terms.timeout is not None:
+                self._deadlines.drop(run, terms.timeout)
+        if worker.on_job_end:
+            await self._hook(run, worker.on_job_end, context)
+        self._end(run, settlement)
+        if worker.after_job_end:
             await self._outbox.join()
-            if self._worker.after_job_end is not None:
-                await self._worker.after_job_end(context)
-        except Exception as error:  # noqa: BLE001 - as above.
-            log.warning(
-                "engine.hook_failed", job_id=run.job.job_id, error=code_of(error), trace=trace_of(error)
-            )
-        finally:
-            self._forget(run)
+            await self._hook(run, worker.after_job_end, context)
+        self._forget(run)
+
+    async def _hook(self, run: Run, hook: StartupShutdown, context: dict[Any, Any]) -> None:
+        """Call a hook; its failure must not take the worker down, as it does in arq."""
+        try:
+            await hook(context)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - see above; it is told.
+            job_id = run.job.job_id
+            log.warning("engine.hook_failed", job_id=job_id, error=code_of(error), trace=trace_of(error))
+
+    def _end(self, run: Run, settlement: Settlement | None) -> None:
+        """Free the slot."""
+        if self.running.get(run.job.job_id) is run:
+            del self.running[run.job.job_id]
+        if settlement is not None:
+            self._outbox.put(settlement)
+        self._ended()
 
     def _forget(self, run: Run) -> None:
         tasks = self._worker.tasks
         if tasks.get(run.job.job_id) is run.task:
             del tasks[run.job.job_id]
-
-    async def _execute(self, run: Run, context: dict[Any, Any]) -> Settlement | None:
-        worker, job, function = self._worker, run.job, run.function
-        seconds = worker.job_timeout_s if function.timeout_s is None else function.timeout_s
-        timer = None if seconds is None else worker.loop.call_later(seconds, run.cancel, "timeout")
-        try:
-            if worker.on_job_start:
-                await worker.on_job_start(context)
-            self._narration.started(job, run.ref, run.start_ms)
-            result = await function.coroutine(context, *job.args, **job.kwargs)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - `_failed` decides by class.
-            if run.task is not None:
-                run.task.uncancel()
-            return self._failed(run, error)
-        finally:
-            if timer is not None:
-                timer.cancel()
-        worker.jobs_complete += 1
-        self._narration.succeeded(run.ref, run.start_ms, result)
-        return self._final(run, Done(), success=True, result=result)
 
     def _failed(self, run: Run, error: BaseException) -> Settlement | None:
         """What becomes of a job that raised; None when it is not ours any more."""
@@ -183,7 +226,7 @@ class PlainJobs:
             worker.aborting_tasks.discard(job.job_id)
             worker.jobs_failed += 1
             self._narration.aborted(run.ref, run.start_ms)
-            return self._final(run, Done(), success=False, result=error)
+            return self._final(run, DONE, success=False, result=error)
         verdict: Verdict
         if worker.retry_jobs and isinstance(error, Retry):
             verdict = RetryAt((error.defer_score or 0) / 1000)
@@ -208,20 +251,15 @@ class PlainJobs:
         return decide(error, job.attempt, age, jitter=jitter, policy=self._policy)
 
     def _final(self, run: Run, verdict: Verdict, *, success: bool, result: Any) -> Settlement:
-        worker, function = self._worker, run.function
-        for_ever = (
-            worker.keep_result_forever
-            if function.keep_result_forever is None
-            else function.keep_result_forever
-        )
-        seconds = worker.keep_result_s if function.keep_result_s is None else function.keep_result_s
+        job, terms = run.job, run.terms
+        if success and terms.result_ms is None and not terms.keep_ms:
+            return Settlement(job.job_id, job.token)
         data = None
-        if for_ever or seconds > 0:
-            data = self._serialise(run.job, run.ref, success=success, result=result, start_ms=run.start_ms)
-        keep = to_ms(keep_cronjob_progress) if isinstance(function, CronJob) else 0
+        if terms.result_ms is not None:
+            data = self._serialise(job, run.ref, success=success, result=result, start_ms=run.start_ms)
         cause = None if success else result
-        ttl = 0 if for_ever else to_ms(seconds)
-        return settle(run.job, verdict, cause=cause, result=data, result_ttl_ms=ttl, keep_ms=keep)
+        ttl = terms.result_ms or 0
+        return settle(job, verdict, cause=cause, result=data, result_ttl_ms=ttl, keep_ms=terms.keep_ms)
 
     def _serialise(
         self, job: ClaimedJob, ref: str, *, success: bool, result: Any, start_ms: int

@@ -45,8 +45,7 @@ class Claim:
     jobs: Sequence[Candidate]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """How one claim ends in Redis.
 
     Args:
@@ -66,11 +65,6 @@ class Settlement:
     result_ttl_ms: int = 0
     keep_ms: int = 0
     letter: bytes = b""
-
-    @property
-    def plain(self) -> bool:
-        """Whether the job just leaves Redis."""
-        return self.verb == "done" and self.result is None and self.keep_ms == 0
 
 
 class QueueStore:
@@ -100,6 +94,7 @@ class QueueStore:
             queue_keys.paused(queue),
             self._bell,
             abort_jobs_ss,
+            queue_keys.running(queue),
         ]
         self._finish_keys = [
             queue,
@@ -109,6 +104,7 @@ class QueueStore:
             queue_keys.dead_times(queue),
             self._bell,
             abort_jobs_ss,
+            queue_keys.running(queue),
         ]
 
     async def claim(
@@ -163,7 +159,7 @@ class QueueStore:
         plain: list[str | int] = []
         others: list[str | int | bytes] = []
         for s in settlements:
-            if s.plain:
+            if s.verb == "done" and s.result is None and s.keep_ms == 0:
                 plain += (s.job_id, s.token)
             else:
                 others += (
@@ -187,7 +183,7 @@ class QueueStore:
         args: list[str | int] = [self.lease_ms, self.memory_ms]
         for pair in held:
             args += pair
-        lost: list[bytes] = await self._renew(keys=[self.queue], args=args)
+        lost: list[bytes] = await self._renew(keys=[self.queue, queue_keys.running(self.queue)], args=args)
         return [job_id.decode() for job_id in lost]
 
     async def listen(self, *, timeout: float) -> bool:

@@ -99,3 +99,14 @@ class BatchRunner(Protocol):
 
     def lost(self, job: ClaimedJob) -> None:
         """Another worker may have this job now: stop it and write nothing. It needs no report any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What `/readyz` says about a worker. `loop_lag` is in seconds."""
+
+    redis: bool
+    loop_lag: float
+    healthy: bool
+    claiming: bool
+    running: int

@@ -7,19 +7,17 @@ counters, signal handlers). Only what is between is different: see docs/decision
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-import arq
-from arq.connections import create_pool, log_redis_info
+from arq.connections import RedisSettings, create_pool, log_redis_info
 from arq.constants import abort_job_max_age
 from arq.typing import WorkerCoroutine
 from arq.utils import timestamp_ms
 from arq.worker import Function, logger
 
-from workers.engine.alarm import Alarm
 from workers.engine.doorbell import Doorbell
 from workers.engine.handover import Handover, counts
 from workers.engine.intake import sort
@@ -29,30 +27,20 @@ from workers.engine.narration import Narration
 from workers.engine.outbox import Outbox
 from workers.engine.plain import PlainJobs
 from workers.engine.policy import Policy
-from workers.engine.store import Claim, QueueStore
-from workers.engine.types import BatchRunner, ClaimedJob, Verdict
+from workers.engine.schedule import Schedule
+from workers.engine.shutdown import Stoppable
+from workers.engine.store import Claim, QueueStore, Settlement
+from workers.engine.types import BatchRunner, ClaimedJob, Health, Verdict
 
 CLAIM_LIMIT: Final = 1000
-SHORTEST_POLL: Final = 0.005
-CLOSING: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What `/readyz` says about a worker. `loop_lag` is in seconds."""
-
-    redis: bool
-    loop_lag: float
-    healthy: bool
-    claiming: bool
-    running: int
+LAST_CLAIM: Final = 1.0
 
 
 async def _nothing(ctx: dict[Any, Any]) -> None:
     """Satisfies arq, which wants at least one function; never registered."""
 
 
-class Worker(arq.Worker):
+class Worker(Stoppable):
     """arq's worker with leases, batches and a doorbell.
 
     Args:
@@ -86,15 +74,7 @@ class Worker(arq.Worker):
         self._memory_ms = round((lease * 30 if lease_memory is None else lease_memory) * 1000)
         self._narration = Narration(narrate=narrate, log_results=self.log_results)
         self._link = RedisLink(self.queue_name)
-        self._alarm = Alarm()
-        self._stopping = False
-        self._closing = False
-        self._grace: asyncio.Task[Any] | None = None
-        self._wanted = True
-        self._suspects = False
-        self._alone = False
-        self._claim_at = 0.0
-        self._tick_at = 0.0
+        self._schedule = Schedule(self.poll_delay_s)
         if self._pool is not None:
             self._assemble()
 
@@ -140,14 +120,15 @@ class Worker(arq.Worker):
     async def main(self) -> None:
         """Run until stopped, in burst mode until the queue is empty."""
         await self._open()
-        self._wanted = True
-        self._claim_at = self._tick_at = 0.0
+        self._schedule.restart()
         helpers = [self.loop.create_task(self._leases.beat())]
         if not self.burst:
             helpers.append(self.loop.create_task(self._doorbell.listen()))
         try:
             while not await self._turn():
-                pass
+                for helper in helpers:
+                    if helper.done():
+                        helper.result()  # it ends only by failing, and then so must we
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -155,18 +136,17 @@ class Worker(arq.Worker):
 
     async def _open(self) -> None:
         if self._pool is None:
-            settings = self.redis_settings or arq.connections.RedisSettings()
-            patient = settings if self.burst else replace(settings, conn_retries=0)
-
-            async def connect() -> arq.ArqRedis:
-                return await create_pool(
-                    patient,
-                    job_deserializer=self.job_deserializer,
-                    job_serializer=self.job_serializer,
-                    default_queue_name=self.queue_name,
-                    expires_extra_ms=self.expires_extra_ms,
-                )
-
+            # A burst reports an unreachable Redis as arq does; a service waits for it.
+            retries = self.redis_settings.conn_retries if self.burst and self.redis_settings else 0
+            settings = replace(self.redis_settings or RedisSettings(), conn_retries=retries)
+            connect = partial(
+                create_pool,
+                settings,
+                job_deserializer=self.job_deserializer,
+                job_serializer=self.job_serializer,
+                default_queue_name=self.queue_name,
+                expires_extra_ms=self.expires_extra_ms,
+            )
             self._pool = await (connect() if self.burst else self._link.persist(connect))
             self._assemble()
         logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
@@ -183,41 +163,51 @@ class Worker(arq.Worker):
         """
         if self._closing or (self._stopping and not self.tasks):
             return True
-        now = self.loop.time()
-        room = self._room()
-        if room > 0 and (self._wanted or now >= self._claim_at):
-            self._wanted = False
+        schedule, room = self._schedule, self._room()
+        if room > 0 and schedule.due(self.loop.time()):
             claim = await self._link.persist(lambda: self._claim(room))
-            self._take(claim)
-            self._plan(claim)
-        if now >= self._tick_at:
+            schedule.saw(claim, self.loop.time())
+            if self._stopping:
+                self._return(claim)
+            else:
+                self._take(claim)
+        if self.loop.time() >= schedule.tick_at:
             await self._link.persist(self._tick)
         if self.burst and await self._burst_over():
             return True
-        if self._wanted and self._room() > 0:
-            return False
-        until = min(self._claim_at if self._room() > 0 else self._tick_at, self._tick_at)
-        await self._alarm.sleep(max(0.0, until - self.loop.time()))
+        await self._alarm.sleep(schedule.rest(self.loop.time(), room=self._room()))
         return False
 
     def _room(self) -> int:
         """How many jobs may be claimed now."""
-        if not self.allow_pick_jobs or self._alone:
+        if not self.allow_pick_jobs:
             return 0
-        if self._suspects:
-            # A suspect runs alone: let the others finish first.
-            return 1 if self.job_counter == 0 else 0
-        room = min(self.max_jobs - self.job_counter, self.queue_read_limit, CLAIM_LIMIT)
+        free = min(self.max_jobs - self.job_counter, self.queue_read_limit, CLAIM_LIMIT)
         if self.burst and self.max_burst_jobs >= 0:
-            room = min(room, self.max_burst_jobs - self._jobs_started())
-        return max(0, room)
+            free = min(free, self.max_burst_jobs - self._jobs_started())
+        return self._schedule.room(free=free, running=self.job_counter)
 
     async def _claim(self, room: int) -> Claim:
-        return await self._store.claim(want=room, alone=self._suspects, aborts=self.allow_abort_jobs)
+        alone = self._schedule.suspects
+        claiming = self.loop.create_task(
+            self._store.claim(want=room, alone=alone, aborts=self.allow_abort_jobs)
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # A claim on its way cannot be unsaid: without this its jobs would wait for their leases to run out.
+            done, _ = await asyncio.wait([claiming], timeout=LAST_CLAIM)
+            if done and claiming.exception() is None:
+                self._return(claiming.result())
+            raise
+
+    def _return(self, claim: Claim) -> None:
+        """Give back what a claim brought, untouched."""
+        for candidate in claim.jobs:
+            self._outbox.put(Settlement(candidate.job_id, claim.token, "again"))
 
     def _take(self, claim: Claim) -> None:
         """Start what a claim brought."""
-        self._alone = self._suspects and bool(claim.jobs)
         jobs = sort(
             claim,
             queue=self.queue_name,
@@ -240,28 +230,13 @@ class Worker(arq.Worker):
             if jobs.bury:
                 self._handover.bury(jobs.bury)
 
-    def _plan(self, claim: Claim) -> None:
-        """Decide from what a claim saw when the next one is worth while."""
-        if self._suspects:
-            # The claim was for a suspect. If there was none left, go back to claiming many.
-            self._suspects = bool(claim.jobs)
-            self._wanted = True
-            return
-        self._suspects = claim.suspects > 0
-        self._wanted = claim.more or self._suspects
-        wait = max(self.poll_delay_s, SHORTEST_POLL)
-        if claim.next_due_ms is not None:
-            # One millisecond more, because Redis's clock was cut to whole ones.
-            wait = min(wait, max(0.0, (claim.next_due_ms - claim.now_ms + 1) / 1000))
-        self._claim_at = self.loop.time() + wait
-
     async def _tick(self) -> None:
         """Aborts, cron and arq's health key."""
-        self._tick_at = self.loop.time() + max(self.poll_delay_s, SHORTEST_POLL)
+        self._schedule.ticked(self.loop.time())
         if self.allow_abort_jobs:
             await self._cancel_aborted_jobs()
         await self.heart_beat()
-        self._wanted = self._wanted or bool(self.cron_jobs)
+        self._schedule.wanted = self._schedule.wanted or bool(self.cron_jobs)
 
     async def _burst_over(self) -> bool:
         if 0 <= self.max_burst_jobs <= self._jobs_started():
@@ -275,14 +250,15 @@ class Worker(arq.Worker):
         return self.jobs_complete + self.jobs_retried + self.jobs_failed + self.job_counter
 
     def _look_again(self) -> None:
-        self._wanted = True
+        self._schedule.wanted = True
         self._alarm.ring()
 
     def _slot_freed(self) -> None:
         self.job_counter -= 1
         if self.job_counter == 0:
-            self._alone = False
-        if self._wanted or self.burst:
+            self._schedule.alone = False
+        was_full = self.job_counter == self.max_jobs - 1
+        if self._schedule.wanted or was_full or self.burst or self._stopping:
             self._alarm.ring()
         self._doorbell.room()
 
@@ -292,6 +268,13 @@ class Worker(arq.Worker):
         self.jobs_retried += retried
         self.jobs_failed += failed
         self._slot_freed()
+
+    async def _hand_back(self) -> None:
+        self._plain.give_back_rest()
+        if self._handover is not None:
+            self._handover.give_back_rest()
+        await self._outbox.join()
+        await self._link.persist(lambda: self.pool.delete(self.health_check_key))
 
     def _lost(self, job: ClaimedJob) -> None:
         run = self._plain.running.get(job.job_id)
@@ -320,47 +303,3 @@ class Worker(arq.Worker):
         if room > 0:
             self._take(await self._claim(room))
         await self._tick()
-
-    def handle_sig(self, signum: signal.Signals) -> None:
-        """Stop at once: running jobs are cancelled and given back uncharged."""
-        self._stopping = True
-        self.allow_pick_jobs = False
-        super().handle_sig(signum)
-
-    def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
-        """Stop claiming and give running jobs `job_completion_wait` seconds; a second signal stops at once."""
-        if self._stopping:
-            self.handle_sig(signum)
-            return
-        self._stopping = True
-        super().handle_sig_wait_for_completion(signum)
-        self._alarm.ring()
-
-    async def _wait_for_tasks_to_complete(self, signum: signal.Signals) -> None:
-        self._grace = asyncio.current_task()
-        await super()._wait_for_tasks_to_complete(signum)
-
-    async def close(self) -> None:
-        """Give back what runs, send what is settled, close the connections.
-
-        If Redis stays away, the leases of what could not be given back run out instead.
-        """
-        if not self._handle_signals:
-            self.handle_sig(signal.SIGUSR1)
-        if self._pool is None:
-            return
-        self._closing = True
-        self._alarm.ring()
-        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
-        if self._grace is not None:
-            await self._grace
-        try:
-            async with asyncio.timeout(CLOSING):
-                await self._outbox.join()
-                await self._link.persist(lambda: self.pool.delete(self.health_check_key))
-        except TimeoutError:
-            logger.warning("redis is away: %d leases are left to run out", len(self._leases.held))
-        if self.on_shutdown:
-            await self.on_shutdown(self.ctx)
-        await self.pool.aclose(close_connection_pool=True)
-        self._pool = None

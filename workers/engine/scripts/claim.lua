@@ -1,6 +1,6 @@
 -- Takes up to `want` ready jobs under lease, with payloads, attempt counters and losses, in one call.
 --
--- KEYS  1 queue  2 lost  3 clock  4 paused  5 bell  6 arq:abort
+-- KEYS  1 queue  2 lost  3 clock  4 paused  5 bell  6 arq:abort  7 running
 -- ARGV  1 want  2 lease_ms  3 memory_ms (how long after its end a lease is still recognised as lost)
 --       4 mode: 'many', or 'alone' (take one suspect: a job whose worker died at least twice)
 --       5 '1' if abort requests are to be honoured  6… explicit ids (then only these are considered)
@@ -114,18 +114,20 @@ if honour_aborts then
   aborts = redis.call('ZMSCORE', KEYS[6], unpack(only))
 end
 
+local leases = {}
 local reply, until_ms = {now, next_due, token_text, suspects, more, 0}, now + lease
 for i = 1, #taken do
   local id = taken[i][1]
   redis.call('SET', 'arq:in-progress:' .. id, 'L' .. token_text, 'PX', lease + memory)
-  moves[#moves + 1] = until_ms
-  moves[#moves + 1] = id
+  leases[2 * i - 1], leases[2 * i] = until_ms, id
   local n = #reply
   reply[n + 1], reply[n + 2] = id, taken[i][2]
   reply[n + 3], reply[n + 4] = values[i], values[#taken + i]
   reply[n + 5], reply[n + 6] = taken[i][3], aborts[i] and 1 or 0
 end
-redis.call('ZADD', queue, 'XX', unpack(moves))
+redis.call('ZADD', queue, 'XX', unpack(leases))
+redis.call('ZADD', KEYS[7], unpack(leases))
+if #moves > 0 then redis.call('ZADD', queue, 'XX', unpack(moves)) end
 
 if more == 1 and redis.call('LLEN', KEYS[5]) == 0 then
   -- Work remains: wake the next idle worker.

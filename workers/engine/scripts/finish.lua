@@ -1,6 +1,6 @@
 -- Ends many claims in one call: done, run again later, or dead; refuses those whose lease another worker has now.
 --
--- KEYS  1 queue  2 lost  3 clock  4 dead  5 dead:at  6 bell  7 arq:abort
+-- KEYS  1 queue  2 lost  3 clock  4 dead  5 dead:at  6 bell  7 arq:abort  8 running
 -- ARGV  1 n, then n pairs (id, token): done without a result, the common case
 --       then per other job: id, token, verb, delay_ms, attempt, result, result_ttl_ms, keep_ms, dead letter
 --         verb 'done' | 'dead' | 'again'. result '' = none; result_ttl_ms 0 = for ever. attempt '' = not charged.
@@ -24,6 +24,7 @@ end
 for i = 1, #jobs do holder_keys[i] = 'arq:in-progress:' .. jobs[i][1] end
 local holders = redis.call('MGET', unpack(holder_keys))
 
+local ended = {}
 local refused, deletes, leaves, moves, ring = {}, {}, {}, {}, false
 for i = 1, #jobs do
   local id, token, verb, delay, attempt, result, ttl, keep, letter = unpack(jobs[i])
@@ -31,6 +32,11 @@ for i = 1, #jobs do
   if not mine and not holders[i] then mine = redis.call('ZSCORE', queue, id) and true end
   if not mine then
     refused[#refused + 1] = id
+  else
+    ended[#ended + 1] = id
+  end
+  if not mine then
+    -- Nothing of it is ours to change.
   elseif verb == 'again' then
     if attempt ~= '' then
       redis.call('SET', 'arq:retry:' .. id, attempt, 'PX', 88400000 + tonumber(delay))
@@ -65,6 +71,7 @@ end
 
 if #deletes > 0 then redis.call('DEL', unpack(deletes)) end
 if #moves > 0 then redis.call('ZADD', queue, 'XX', unpack(moves)) end
+if #ended > 0 then redis.call('ZREM', KEYS[8], unpack(ended)) end
 if #leaves > 0 then
   redis.call('ZREM', queue, unpack(leaves))
   redis.call('ZREM', KEYS[7], unpack(leaves))

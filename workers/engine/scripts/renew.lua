@@ -1,6 +1,6 @@
 -- Renews every lease that this worker holds, in one call, and says which ones another worker has now.
 --
--- KEYS  1 queue
+-- KEYS  1 queue  2 running
 -- ARGV  1 lease_ms  2 memory_ms, then pairs (id, token)
 -- Reply the ids whose lease is lost.
 --
@@ -30,5 +30,10 @@ for i = 1, #keys do
     moves[#moves + 1] = id
   end
 end
-if #moves > 0 then redis.call('ZADD', KEYS[1], 'XX', unpack(moves)) end
+if #moves > 0 then
+  redis.call('ZADD', KEYS[1], 'XX', unpack(moves))
+  redis.call('ZADD', KEYS[2], unpack(moves))
+end
+-- What died with its worker long ago, and left the queue by another way.
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - memory)
 return lost

@@ -1,0 +1,79 @@
+"""A signal enters here; claiming stops, running jobs get their grace, the rest is given back uncharged."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any, Final
+
+import arq
+import structlog
+
+from workers.engine.alarm import Alarm
+
+CLOSING: Final = 5.0
+
+log = structlog.get_logger()
+
+
+class Stoppable(arq.Worker):
+    """arq's ways to stop a worker, made safe. `job_completion_wait` is the grace in seconds; 0 means none."""
+
+    job_counter: int
+    jobs_complete: int
+    jobs_retried: int
+    jobs_failed: int
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._stopping = False
+        self._closing = False
+        self._grace: asyncio.Task[Any] | None = None
+        self._alarm = Alarm()
+        super().__init__(*args, **options)
+
+    async def _hand_back(self) -> None:
+        """Give back what still runs and send all settlements; called when all tasks have ended."""
+        raise NotImplementedError
+
+    def handle_sig(self, signum: signal.Signals) -> None:
+        """Stop at once: running jobs are cancelled and given back uncharged."""
+        self._stopping = True
+        self.allow_pick_jobs = False
+        super().handle_sig(signum)
+
+    def handle_sig_wait_for_completion(self, signum: signal.Signals) -> None:
+        """Stop claiming and give running jobs their grace; a second signal stops at once."""
+        if self._stopping:
+            self.handle_sig(signum)
+            return
+        self._stopping = True
+        super().handle_sig_wait_for_completion(signum)
+        self._alarm.ring()
+
+    async def _wait_for_tasks_to_complete(self, signum: signal.Signals) -> None:
+        self._grace = asyncio.current_task()
+        await super()._wait_for_tasks_to_complete(signum)
+
+    async def close(self) -> None:
+        """Give back what runs, send what is settled, close the connections.
+
+        If Redis stays away, the leases of what could not be given back run out instead.
+        """
+        if not self._handle_signals:
+            self.handle_sig(signal.SIGUSR1)
+        if self._pool is None:
+            return
+        self._closing = True
+        self._alarm.ring()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        if self._grace is not None:
+            await self._grace
+        try:
+            async with asyncio.timeout(CLOSING):
+                await self._hand_back()
+        except TimeoutError:
+            log.warning("engine.closed_without_redis", queue=self.queue_name)
+        if self.on_shutdown:
+            await self.on_shutdown(self.ctx)
+        await self.pool.aclose(close_connection_pool=True)
+        self._pool = None
