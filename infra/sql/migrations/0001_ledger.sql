@@ -188,6 +188,25 @@ REVOKE ALL ON FUNCTION make_partitions(regclass, int) FROM PUBLIC;
 CREATE TABLE events_default PARTITION OF events DEFAULT;
 SELECT make_partitions('events');
 
+-- Detaches a partition, moves its unfinished rows to the default partition, and drops it. Returns how many moved.
+CREATE FUNCTION retire_partition(parent regclass, child text) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+  moved bigint := 0;
+BEGIN
+  EXECUTE format('ALTER TABLE %s DETACH PARTITION public.%I', parent, child);
+  IF parent = 'public.events'::regclass THEN
+    EXECUTE format('INSERT INTO events SELECT * FROM public.%I WHERE finished_at IS NULL', child);
+    GET DIAGNOSTICS moved = ROW_COUNT;
+  END IF;
+  EXECUTE format('DROP TABLE public.%I', child);
+  RETURN moved;
+END
+$$;
+REVOKE ALL ON FUNCTION retire_partition(regclass, text) FROM PUBLIC;
+
 -- Marks events as running under a fencing token each and returns what a handler needs.
 -- Finished events do not come back. An event that is not due yet, or that runs under a newer token, comes back with a
 -- time and is left alone. An event found running under an older token lost its lease: a loss is charged, no attempt.
@@ -326,3 +345,11 @@ AS $$
 $$;
 REVOKE ALL ON FUNCTION system_counts() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION system_counts() TO penstock_system, penstock_gateway, penstock_worker;
+
+-- Dead events per queue, for scaling figures and metrics.
+CREATE FUNCTION system_dead() RETURNS TABLE (queue text, events bigint)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$ SELECT e.queue, count(*) FROM events e WHERE e.dead_at IS NOT NULL GROUP BY e.queue $$;
+REVOKE ALL ON FUNCTION system_dead() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION system_dead() TO penstock_system, penstock_gateway, penstock_worker;

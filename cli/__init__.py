@@ -1,0 +1,15 @@
+"""The `penstock` command: the only place that knows everybody.
+
+main       the tree of commands, and what an error looks like
+run        settings, logging, the event loop and exit codes, the same for every command
+show       tables for people, JSON for machines
+serve      worker, gateway, migrate, maintain
+children   the processes that `up` and `demo` start and stop
+local      up, down
+doctor     what is used, and what to change
+operate    status, events, dead, queues
+accounts   tenants, keys, usage
+training   train
+client…    commands that speak HTTP: publish, ask, search, webhooks, collections, datasets, templates, models
+demo/      the whole loop, shown
+"""

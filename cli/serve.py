@@ -1,0 +1,96 @@
+"""The commands that serve: worker, gateway, migrate, maintain."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.run import run_async, serving_settings, start_logging, tie_to_owner
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+
+POOLS = ("ingest", "answer", "train", "deliver")
+
+
+def worker(
+    pool: Annotated[
+        str, typer.Argument(help="ingest, answer, train, deliver, or all four in one process: all.")
+    ],
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Jobs that a process holds at once.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes under one supervisor.")] = 1,
+    burst: Annotated[bool, typer.Option(help="Stop when the queue is empty.")] = False,
+) -> None:
+    """Run a pool of workers until SIGTERM; running jobs get a grace time, the rest goes back to the queue."""
+    if pool not in {*POOLS, "all"}:
+        raise typer.BadParameter(f"{pool!r} is not a pool; use {', '.join(POOLS)} or all", param_hint="POOL")
+    tie_to_owner()
+    overrides = {} if concurrency is None else {"concurrency": concurrency}
+    settings = serving_settings(**overrides)
+    start_logging(settings)
+    if processes > 1:
+        from workers.engine.supervisor import supervise  # noqa: PLC0415 - only with several processes
+
+        arguments = [sys.executable, "-m", "cli.main", "worker", pool]
+        if concurrency is not None:
+            arguments += ["--concurrency", str(concurrency)]
+        raise typer.Exit(supervise([*arguments, "--burst"] if burst else arguments, processes=processes))
+    run_async(_work(settings, POOLS if pool == "all" else (pool,), burst=burst))
+
+
+async def _work(settings: Settings, names: Sequence[str], *, burst: bool) -> None:
+    from infra.ops import serve_ops  # noqa: PLC0415 - keeps --help fast
+    from workers.host import open_host, run_host  # noqa: PLC0415 - keeps --help fast
+
+    async with (
+        open_host(settings, names, burst=burst) as host,
+        serve_ops(settings.ops_host, settings.ops_port, host.ops()),
+    ):
+        await run_host(host)
+
+
+def gateway() -> None:
+    """Serve the HTTP API and the ops port until SIGTERM."""
+    tie_to_owner()
+    settings = serving_settings()
+    start_logging(settings)
+    from producers.gateway import serve  # noqa: PLC0415 - keeps --help fast
+
+    run_async(serve(settings))
+
+
+def migrate() -> None:
+    """Bring the database to the newest schema; safe to run again, and from several places at once."""
+    settings = serving_settings()
+    start_logging(settings, form="console")
+    from infra.migrate import migrate as run_migrations  # noqa: PLC0415 - keeps --help fast
+
+    applied = run_async(
+        run_migrations(
+            settings.need("PENSTOCK_DATABASE_OWNER_URL"), serving_url=settings.need("DATABASE_URL")
+        )
+    )
+    typer.echo(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
+
+
+def maintain(
+    once: Annotated[bool, typer.Option(help="Do what is due now and stop.")] = False,
+) -> None:
+    """Do what only the owner may: partitions ahead of time, retention, indexes. Runs until SIGTERM."""
+    tie_to_owner()
+    settings = serving_settings()
+    start_logging(settings)
+    from infra.maintain import Maintainer  # noqa: PLC0415 - keeps --help fast
+
+    run_async(Maintainer(settings.need("PENSTOCK_DATABASE_OWNER_URL")).run(once=once))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Mount the commands."""
+    app.command(rich_help_panel="Serve")(worker)
+    app.command(rich_help_panel="Serve")(gateway)
+    app.command(rich_help_panel="Serve")(migrate)
+    app.command(rich_help_panel="Serve")(maintain)

@@ -1,0 +1,111 @@
+"""What only the owner may do passes through here, on a timer: partitions ahead of time, retention, idle leftovers.
+
+A service of its own (`penstock maintain`), because nobody who serves owns anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from infra.database import Connection, Database, queries
+from schemas.errors import PenstockError
+from schemas.ids import uuid7_floor
+
+PARTITIONED = ("events", "delivery_attempts")
+LOCK = 0x6D61696E7461696E  # "maintain"
+_log = structlog.get_logger("penstock.maintain")
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How many days things are kept after they ended."""
+
+    events: int = 30
+    delivery_attempts: int = 30
+    answers: int = 90
+    event_keys: int = 400
+
+
+class Maintainer:
+    """Does what is due, again and again."""
+
+    def __init__(self, owner_url: str, *, every: float = 3600.0, retention: Retention | None = None) -> None:
+        """Log in as the owner; `every` in seconds."""
+        self._url = owner_url
+        self._every = every
+        self._retention = retention or Retention()
+
+    async def run(self, *, once: bool = False) -> None:
+        """Work until SIGTERM or SIGINT; an outage is waited out."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        while not stop.is_set():
+            try:
+                async with Database.open(
+                    self._url, role=None, size=1, application="penstock maintain"
+                ) as database:
+                    await self.round(database)
+                wait = self._every
+            except PenstockError as error:
+                if once:
+                    raise
+                _log.warning(
+                    "maintain.failed",
+                    error=error.code,
+                    message=error.message,
+                    next_step="tried again in a minute",
+                )
+                wait = 60.0
+            if once:
+                return
+            try:
+                async with asyncio.timeout(wait):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def round(self, database: Database) -> dict[str, int]:
+        """Do what is due now. Returns what was done; nothing when another maintainer is at work."""
+        done: dict[str, int] = {}
+        async with database.connection() as connection:
+            sql = queries("maintain")
+            if not await connection.fetchval(sql.try_lock, LOCK):
+                return done
+            try:
+                for table in PARTITIONED:
+                    done[f"{table}_partitions"] = await connection.fetchval(sql.make_partitions, table)
+                    done[f"{table}_dropped"] = await self._drop_old(connection, table)
+                done["event_keys"] = _count(
+                    await connection.execute(sql.prune_keys, self._retention.event_keys)
+                )
+                done["reservations"] = _count(await connection.execute(sql.prune_reservations))
+            finally:
+                await connection.execute(sql.unlock, LOCK)
+        _log.info("maintain.round", **done)
+        return done
+
+    async def _drop_old(self, connection: Connection, table: str) -> int:
+        """Drop partitions that are past their retention; what is unfinished in them moves to the default partition."""
+        days: int = getattr(self._retention, table)
+        floor = uuid7_floor(datetime.now(UTC) - timedelta(days=days))
+        dropped = 0
+        rows: list[Any] = await connection.fetch(queries("maintain").old_partitions, table, floor)
+        for row in rows:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = '5s'")
+                moved = await connection.fetchval(queries("maintain").retire_partition, table, row["child"])
+            _log.info("maintain.partition_dropped", partition=row["child"], moved=moved)
+            dropped += 1
+        return dropped
+
+
+def _count(status: str) -> int:
+    return int(status.rsplit(" ", 1)[-1])

@@ -1,0 +1,32 @@
+-- name: try_lock
+-- One maintainer at a time.
+SELECT pg_try_advisory_lock($1)
+
+-- name: unlock
+-- The next maintainer may begin.
+SELECT pg_advisory_unlock($1)
+
+-- name: make_partitions
+-- Today's and the next three days' partitions.
+SELECT make_partitions($1::text::regclass)
+
+-- name: old_partitions
+-- Partitions whose upper bound is at or below a moment.
+SELECT c.relname AS child
+FROM pg_inherits i
+JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = $1::text::regclass
+  AND substring(pg_get_expr(c.relpartbound, c.oid) FROM $re$TO \('([0-9a-f-]{36})'\)$re$)::uuid <= $2::uuid
+ORDER BY c.relname
+
+-- name: retire_partition
+-- Moves what is unfinished to the default partition and drops the rest with its partition.
+SELECT retire_partition($1::text::regclass, $2::text)
+
+-- name: prune_keys
+-- Idempotency keys older than so many days.
+DELETE FROM event_keys WHERE accepted_at < now() - $1::int * interval '1 day'
+
+-- name: prune_reservations
+-- Reservations that a crash left behind a day ago.
+DELETE FROM budget_reservations WHERE expires_at < now() - interval '1 day'

@@ -1,0 +1,7 @@
+-- name: dead
+-- Dead events per queue.
+SELECT queue, events FROM system_dead()
+
+-- name: counts
+-- Unfinished and dead events per queue, type and status.
+SELECT queue, type, status, events, oldest FROM system_counts()
