@@ -35,7 +35,7 @@ OWN_SETTINGS = ("DATABASE_URL", "REDIS_URL")
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
     """Run a command on uvloop."""
-    import uvloop  # noqa: PLC0415 - only commands that need a loop pay for it
+    import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
@@ -56,7 +56,7 @@ def serving_settings(**overrides: Any) -> Settings:
     Raises:
         Misconfigured: neither; names the setting.
     """
-    from infra.settings import Settings, load_settings  # noqa: PLC0415 - keeps --help fast
+    from infra.settings import Settings, load_settings
 
     settings = load_settings(**overrides)
     if settings.database_url is None and settings.redis_url is None:
@@ -77,7 +77,7 @@ def _running_stack(home: Path) -> dict[str, str]:
     path = home / STACK_FILE
     if not path.is_file():
         return {}
-    from infra.local.stack import find_running  # noqa: PLC0415 - absent in the image, where no stack runs either
+    from infra.local.stack import find_running
 
     if find_running(home) is None:
         return {}
@@ -87,7 +87,7 @@ def _running_stack(home: Path) -> dict[str, str]:
 
 def start_logging(settings: Settings, *, form: str | None = None) -> None:
     """Log as the settings say; to standard error."""
-    from infra import log  # noqa: PLC0415 - keeps --help fast
+    from infra import log
 
     log.configure(level=settings.log_level, form=form or settings.log_format)
 
@@ -112,7 +112,7 @@ async def owner_database() -> AsyncIterator[Database]:
     Raises:
         Misconfigured: neither PENSTOCK_DATABASE_OWNER_URL nor a running local stack.
     """
-    from infra.database import Database  # noqa: PLC0415 - keeps --help fast
+    from infra.database import Database
 
     settings = serving_settings()
     url = settings.need("PENSTOCK_DATABASE_OWNER_URL")

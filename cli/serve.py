@@ -32,7 +32,7 @@ def worker(
     settings = serving_settings(**overrides)
     start_logging(settings)
     if processes > 1:
-        from workers.engine.supervisor import supervise  # noqa: PLC0415 - only with several processes
+        from workers.engine.supervisor import supervise
 
         arguments = [sys.executable, "-m", "cli.main", "worker", pool]
         if concurrency is not None:
@@ -42,8 +42,8 @@ def worker(
 
 
 async def _work(settings: Settings, names: Sequence[str], *, burst: bool) -> None:
-    from infra.ops import serve_ops  # noqa: PLC0415 - keeps --help fast
-    from workers.host import open_host, run_host  # noqa: PLC0415 - keeps --help fast
+    from infra.ops import serve_ops
+    from workers.host import open_host, run_host
 
     async with (
         open_host(settings, names, burst=burst) as host,
@@ -57,7 +57,7 @@ def gateway() -> None:
     tie_to_owner()
     settings = serving_settings()
     start_logging(settings)
-    from producers.gateway import serve  # noqa: PLC0415 - keeps --help fast
+    from producers.gateway import serve
 
     run_async(serve(settings))
 
@@ -66,7 +66,7 @@ def migrate() -> None:
     """Bring the database to the newest schema; safe to run again, and from several places at once."""
     settings = serving_settings()
     start_logging(settings, form="console")
-    from infra.migrate import migrate as run_migrations  # noqa: PLC0415 - keeps --help fast
+    from infra.migrate import migrate as run_migrations
 
     applied = run_async(
         run_migrations(
@@ -83,7 +83,7 @@ def maintain(
     tie_to_owner()
     settings = serving_settings()
     start_logging(settings)
-    from infra.maintain import Maintainer  # noqa: PLC0415 - keeps --help fast
+    from infra.maintain import Maintainer
 
     run_async(Maintainer(settings.need("PENSTOCK_DATABASE_OWNER_URL")).run(once=once))
 

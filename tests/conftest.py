@@ -24,6 +24,7 @@ from infra.bus import Bus, open_redis
 from infra.database import Database
 from infra.llm import ModelApi
 from infra.local.environment import child_environment, hostile_names
+from infra.local.model.faults_client import Faults
 from infra.local.servers import Servers
 from infra.local.stack import LocalStack
 from infra.migrate import migrate
@@ -33,7 +34,7 @@ from tests.drive import Drive
 from workers.handling import Resources
 
 if TYPE_CHECKING:
-    from infra.local.model.process import ModelServer
+    from infra.local.model.server import ModelServer
 
 SECRET_KEYS = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 
@@ -155,18 +156,33 @@ async def redis_client(stack: Stack) -> AsyncIterator[redis.asyncio.Redis]:
 
 @pytest.fixture(scope="session")
 async def _model_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ModelServer]:
-    from infra.local.model.process import ModelServer  # noqa: PLC0415 - most tests need no model server
+    from infra.local.model.server import ModelServer  # noqa: PLC0415 - most tests need no model server
 
     async with ModelServer.start(tmp_path_factory.mktemp("model")) as server:
         yield server
 
 
 @pytest.fixture
-async def model_server(_model_server: ModelServer) -> AsyncIterator[ModelServer]:
+async def faults(_model_server: ModelServer) -> AsyncIterator[Faults]:
+    """Switches faults on and counts calls; starts and ends without faults and with counts at zero."""
+    async with Faults(_model_server.base_url) as client:
+        await _calm(client)
+        yield client
+        await _calm(client)
+
+
+async def _calm(client: Faults) -> None:
+    await client.clear()
+    await client.no_latency()
+    await client.train_seconds(0.3)
+    await client.reset_calls()
+
+
+@pytest.fixture
+def model_server(_model_server: ModelServer, faults: Faults) -> ModelServer:
     """The local model server, without faults, its call counts at zero."""
-    await _model_server.reset()
-    yield _model_server
-    await _model_server.reset()
+    del faults
+    return _model_server
 
 
 @pytest.fixture
