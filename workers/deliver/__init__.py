@@ -1,0 +1,11 @@
+"""A result becomes a signed webhook: sent, and sent again until it arrives or is given up with its reason.
+
+pool      opens what the wing needs, and its one handler
+handler   one attempt: may we send? -> sign -> send -> decide -> record
+due       what is loaded for an attempt, and whether it may be sent at all
+lanes     how many attempts one endpoint may have under way
+sign      Standard Webhooks signatures over the stored bytes
+send      the request, and what it came to
+schedule  what follows from it: a pure decision
+record    the decision as rows
+"""

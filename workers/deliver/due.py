@@ -1,0 +1,103 @@
+"""A delivery's id comes in from the queue, and everything that one attempt needs comes back, many in one round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from infra.coalesce import Coalescer
+from infra.database import Database, queries
+from schemas.errors import NotFound
+from schemas.states import DeliveryState, EndpointState, is_final
+
+_GROUP = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One message to one endpoint.
+
+    Attributes:
+        attempts: charged attempts so far.
+        body: the bytes that are signed and sent, the same at every attempt.
+        url: the endpoint's, or the callback's under its prefix.
+        secrets: the endpoint's sealed secrets.
+        failing_since: when the endpoint's unbroken series of failures began.
+    """
+
+    tenant_id: str
+    delivery_id: UUID
+    endpoint_id: UUID
+    message_id: str
+    type: str
+    status: DeliveryState
+    attempts: int
+    body: bytes
+    created_at: datetime
+    url: str
+    endpoint_status: EndpointState
+    headers: Mapping[str, str]
+    timeout: float
+    secrets: Sequence[Mapping[str, Any]]
+    failing_since: datetime | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the message arrived or was given up already: a repeated event has nothing to do."""
+        return is_final(self.status)
+
+
+class Loader:
+    """Loads what is due; calls that come at the same time share one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        """Use a database that acts as the role ``penstock_worker``."""
+        self._database = database
+        self._load: Coalescer[tuple[str, UUID], Due | None] = Coalescer(self._group, limit=_GROUP, parallel=2)
+
+    async def load(self, tenant: str, delivery_id: UUID) -> Due:
+        """Everything about one delivery.
+
+        Raises:
+            NotFound: it was deleted, or it is another tenant's.
+        """
+        due = await self._load((tenant, delivery_id))
+        if due is None:
+            raise NotFound("the delivery or its endpoint was deleted")
+        return due
+
+    async def aclose(self) -> None:
+        """Wait for what is under way."""
+        await self._load.aclose()
+
+    async def _group(self, wanted: Sequence[tuple[str, UUID]]) -> Sequence[Due | None]:
+        tenants = sorted({tenant for tenant, _ in wanted})
+        async with self._database.transaction(*tenants, readonly=True) as connection:
+            rows = await connection.fetch(
+                queries("deliver").load, [tenant for tenant, _ in wanted], [one for _, one in wanted]
+            )
+        found = {(row["tenant_id"], row["delivery_id"]): _due(row) for row in rows}
+        return [found.get(one) for one in wanted]
+
+
+def _due(row: Any) -> Due:
+    return Due(
+        tenant_id=row["tenant_id"],
+        delivery_id=row["delivery_id"],
+        endpoint_id=row["endpoint_id"],
+        message_id=row["message_id"],
+        type=row["type"],
+        status=DeliveryState(row["status"]),
+        attempts=row["attempts"],
+        body=bytes(row["body"]),
+        created_at=row["created_at"],
+        url=row["url"],
+        endpoint_status=EndpointState(row["endpoint_status"]),
+        headers=row["headers"],
+        timeout=row["timeout_seconds"],
+        secrets=row["secrets"],
+        failing_since=row["failing_since"],
+    )

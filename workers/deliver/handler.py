@@ -1,0 +1,146 @@
+"""The event `delivery.due` passes through here: one attempt at one message, and the outcome that the runtime commits.
+
+May we send? -> sign -> send -> decide -> record. What is decided comes back as `Done`, as `Later` (the next attempt
+has its time in the ledger), or as `GaveUp`, which buries the event together with the delivery.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+import structlog
+
+from infra.database import Connection, queries
+from infra.egress import Egress
+from infra.secretbox import SecretBox
+from infra.signing_secrets import open_secrets
+from schemas.errors import Misconfigured, PenstockError, Permanent
+from schemas.internal import DeliveryDue
+from schemas.registry import read_data
+from schemas.states import DeliveryState, EndpointState, sources
+from schemas.work import Publication, Work
+from workers.deliver.due import Due, Loader
+from workers.deliver.lanes import LaneFull, Lanes
+from workers.deliver.record import GaveUp, Record
+from workers.deliver.schedule import (
+    Dead,
+    Delivered,
+    Disable,
+    OurFault,
+    RetryAt,
+    decide,
+    described,
+    error_class,
+)
+from workers.deliver.send import Attempt, send
+from workers.handling import Done, Later, Outcome
+
+_log = structlog.get_logger("penstock.deliver")
+_BUSY = (0.5, 2.0)
+"""Seconds after which an attempt that found its lane full comes back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deliverer:
+    """The handler and what it needs."""
+
+    loader: Loader
+    egress: Egress
+    box: SecretBox
+    lanes: Lanes
+
+    async def handle(self, work: Work) -> Outcome:
+        """Make one attempt.
+
+        Raises:
+            GaveUp: the message is given up; `on_dead` writes what is known.
+            NotFound: the delivery or its endpoint was deleted.
+        """
+        due = await self.loader.load(work.tenant_id, delivery_id_of(work))
+        if due.is_over:
+            return Done()
+        if due.endpoint_status is EndpointState.DISABLED:
+            reason = "the endpoint is disabled"
+            raise GaveUp(reason, Record(due, None, Dead(reason)))
+        try:
+            async with self.lanes.enter(due.endpoint_id):
+                attempt = await self._attempt(due)
+        except LaneFull:
+            return Later(random.uniform(*_BUSY))  # noqa: S311 - jitter
+        return self._decided(due, attempt)
+
+    async def _attempt(self, due: Due) -> Attempt:
+        """Sign and send; a secret that does not open is our fault, and the message waits for an operator."""
+        now = datetime.now(UTC)
+        try:
+            keys = open_secrets(
+                self.box, due.secrets, tenant=due.tenant_id, endpoint=str(due.endpoint_id), now=now
+            )
+        except (Misconfigured, Permanent) as error:
+            _log.error(
+                "deliver.secret_not_opened",
+                endpoint=str(due.endpoint_id),
+                error=error.message,
+                next_step=error.fix,
+            )
+            return Attempt(OurFault(error.field or error.code, error.message), 0.0, None, now)
+        return await send(self.egress, due, keys)
+
+    def _decided(self, due: Due, attempt: Attempt) -> Outcome:
+        age = (datetime.now(UTC) - due.created_at).total_seconds()
+        decision = decide(
+            attempt.result,
+            attempt=due.attempts + 1,
+            age=age,
+            spread=random.uniform(-1, 1),  # noqa: S311 - jitter
+        )
+        record = Record(due, attempt, decision)
+        _log.info(
+            "deliver.attempt",
+            endpoint=str(due.endpoint_id),
+            delivery=str(due.delivery_id),
+            number=record.number,
+            status=attempt.status,
+            error=error_class(attempt.result),
+            ms=round(attempt.elapsed_ms, 1),
+            decision=type(decision).__name__,
+        )
+        match decision:
+            case Delivered():
+                return Done(record.write)
+            case RetryAt(delay=delay):
+                return Later(delay, record.write, reason=described(attempt.result))
+            case Dead(reason=reason) | Disable(reason=reason):
+                raise GaveUp(reason, record)
+
+    @staticmethod
+    async def on_dead(connection: Connection, work: Work, error: PenstockError) -> Sequence[Publication]:
+        """Bury the delivery with its event: by its record, or, when the worker itself failed, with the error alone."""
+        if isinstance(error, GaveUp):
+            return await error.record.write(connection)
+        await connection.execute(
+            queries("deliver").bury,
+            work.tenant_id,
+            delivery_id_of(work),
+            sources(DeliveryState.DEAD),
+            error.as_dict(),
+        )
+        return []
+
+
+def delivery_id_of(work: Work) -> UUID:
+    """The delivery that an event is about.
+
+    Raises:
+        Permanent: the event does not name one.
+    """
+    data = read_data(work.type, work.major, work.data)
+    assert isinstance(data, DeliveryDue)
+    try:
+        return UUID(data.delivery_id)
+    except ValueError:
+        raise Permanent("not the id of a delivery", field="delivery_id") from None
