@@ -1,0 +1,290 @@
+"""Webhook endpoints pass through here between their owner and the database; their secrets only sealed.
+
+Everything runs on a transaction that acts for the one tenant. What follows a replay or a test is a `delivery.due`
+event, which the caller pushes after the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from infra import outbox
+from infra.database import Connection, queries
+from infra.egress.headers import check_headers
+from infra.secretbox import SecretBox
+from infra.signing_secrets import new_secret, rotate, seal_secret
+from schemas.errors import BadInput, Conflict, NotFound
+from schemas.ids import new_event_id, uuid7
+from schemas.registry import Direction, types_of
+from schemas.states import DeliveryState, EndpointState
+from schemas.work import Publication, Pushable
+
+TEST_TYPE = "webhook.test"
+OVERLAP = 24 * 3600.0
+_RESERVED = ("webhook-", "content-")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What an owner decides about an endpoint.
+
+    Attributes:
+        types: out event types, ``family.*`` or ``*``.
+        filter: which contents; the operators of metadata filters. None for all.
+        payload: ``full``, or ``thin`` for ids only.
+        headers: sent along with every message.
+        callback_prefix: the URL is the prefix of questions' callback URLs and receives nothing else.
+    """
+
+    url: str
+    types: tuple[str, ...] = ("*",)
+    filter: Any = None
+    payload: str = "full"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_seconds: float = 15.0
+    callback_prefix: bool = False
+    description: str = ""
+    status: str = EndpointState.ACTIVE
+
+    def check(self) -> None:
+        """Refuse what could never work.
+
+        Raises:
+            BadInput: names the field.
+        """
+        for one in self.types:
+            if not _subscribes(one):
+                known = ", ".join(each.name for each in types_of(Direction.OUT))
+                raise BadInput(
+                    f"types: {one[:60]!r} is no event that goes out", field="types", fix=f"use *, {known}"
+                )
+        check_headers(self.headers)
+        for name in self.headers:
+            if name.lower().startswith(_RESERVED):
+                raise BadInput(f"the header {name} is set with every message", field="headers")
+
+
+def _subscribes(pattern: str) -> bool:
+    return pattern == "*" or any(outbox.matches([pattern], one.name) for one in types_of(Direction.OUT))
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An endpoint as its owner sees it: which secrets there are, and none of them."""
+    out = {name: row[name] for name in row if name not in {"endpoint_id", "secrets", "headers"}}
+    # A header may carry a credential of the receiver's: its name is shown, its value never again.
+    out["headers"] = dict.fromkeys(row["headers"], "…")
+    out["secrets"] = [{"id": one["id"], "until": one["until"]} for one in row["secrets"]]
+    return {"id": str(row["endpoint_id"]), **out}
+
+
+async def create_endpoint(
+    connection: Connection, box: SecretBox, tenant: str, endpoint: Endpoint, secret: str | None = None
+) -> dict[str, Any]:
+    """Add an endpoint.
+
+    Returns:
+        The endpoint with its ``secret``, shown here and never again.
+
+    Raises:
+        BadInput: names the field.
+    """
+    endpoint.check()
+    endpoint_id = uuid7()
+    given = new_secret() if secret is None else secret
+    sealed = seal_secret(box, given, tenant=tenant, endpoint=str(endpoint_id))
+    row = await connection.fetchrow(
+        queries("gateway_endpoints").create, tenant, endpoint_id, *_columns(endpoint)[:-1], [sealed]
+    )
+    assert row is not None
+    return shown(dict(row)) | {"secret": given}
+
+
+def _columns(one: Endpoint) -> list[Any]:
+    return [
+        one.url, list(one.types), one.filter, one.payload, dict(one.headers), one.timeout_seconds,
+        one.callback_prefix, one.description, one.status,
+    ]  # fmt: skip
+
+
+async def show_endpoint(connection: Connection, tenant: str, endpoint_id: UUID) -> dict[str, Any]:
+    """One endpoint.
+
+    Raises:
+        NotFound: the tenant has none of that id.
+    """
+    row = await connection.fetchrow(queries("gateway_endpoints").show, tenant, endpoint_id)
+    if row is None:
+        raise _not_found()
+    return shown(dict(row))
+
+
+async def list_endpoints(
+    connection: Connection, tenant: str, *, after: UUID | None, limit: int
+) -> list[dict[str, Any]]:
+    """Endpoints, oldest first; one more than `limit` when there are more."""
+    rows = await connection.fetch(queries("gateway_endpoints").page, tenant, after, limit + 1)
+    return [shown(dict(row)) for row in rows]
+
+
+async def change_endpoint(
+    connection: Connection, tenant: str, endpoint_id: UUID, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Change what an owner may change.
+
+    Args:
+        connection: acts for the tenant.
+        tenant: whose endpoint it is.
+        endpoint_id: which one.
+        changes: fields of `Endpoint`, checked for shape already.
+
+    Raises:
+        NotFound: the tenant has none of that id.
+        BadInput: names the field.
+    """
+    sql = queries("gateway_endpoints")
+    row = await connection.fetchrow(sql.lock, tenant, endpoint_id)
+    if row is None:
+        raise _not_found()
+    before = Endpoint(
+        row["url"], tuple(row["types"]), row["filter"], row["payload"], row["headers"],
+        row["timeout_seconds"], row["callback_prefix"], row["description"], row["status"],
+    )  # fmt: skip
+    given: dict[str, Any] = {**changes, "types": tuple(changes.get("types", before.types))}
+    after = replace(before, **given)
+    after.check()
+    changed = await connection.fetchrow(sql.change, tenant, endpoint_id, *_columns(after))
+    assert changed is not None
+    return shown(dict(changed))
+
+
+async def delete_endpoint(connection: Connection, tenant: str, endpoint_id: UUID) -> None:
+    """Remove an endpoint and its deliveries.
+
+    Raises:
+        NotFound: the tenant has none of that id.
+    """
+    if await connection.fetchval(queries("gateway_endpoints").delete, tenant, endpoint_id) is None:
+        raise _not_found()
+
+
+async def rotate_secret(
+    connection: Connection,
+    box: SecretBox,
+    tenant: str,
+    endpoint_id: UUID,
+    *,
+    secret: str | None = None,
+    overlap: float = OVERLAP,
+) -> dict[str, Any]:
+    """Give an endpoint a new secret; for `overlap` seconds the one before signs too.
+
+    Returns:
+        The endpoint with its new ``secret``, shown here and never again.
+
+    Raises:
+        NotFound: the tenant has none of that id.
+    """
+    sql = queries("gateway_endpoints")
+    row = await connection.fetchrow(sql.lock, tenant, endpoint_id)
+    if row is None:
+        raise _not_found()
+    given = new_secret() if secret is None else secret
+    fresh = seal_secret(box, given, tenant=tenant, endpoint=str(endpoint_id))
+    now = datetime.now(UTC)
+    living = [
+        one for one in row["secrets"] if one["until"] is None or datetime.fromisoformat(one["until"]) > now
+    ]
+    entries = rotate(living, fresh, now + timedelta(seconds=overlap))
+    await connection.execute(sql.set_secrets, tenant, endpoint_id, entries)
+    return await show_endpoint(connection, tenant, endpoint_id) | {"secret": given}
+
+
+async def list_deliveries(
+    connection: Connection,
+    tenant: str,
+    endpoint_id: UUID,
+    *,
+    status: DeliveryState | None,
+    after: UUID | None,
+    limit: int,
+) -> list[dict[str, Any]]:
+    """Messages to an endpoint with their attempts, newest first; one more than `limit` when there are more.
+
+    Raises:
+        NotFound: the tenant has no such endpoint.
+    """
+    sql = queries("gateway_endpoints")
+    await show_endpoint(connection, tenant, endpoint_id)
+    state = None if status is None else str(status)
+    rows = await connection.fetch(sql.deliveries, tenant, endpoint_id, state, after, limit + 1)
+    tried: dict[UUID, list[dict[str, Any]]] = {row["delivery_id"]: [] for row in rows}
+    for attempt in await connection.fetch(sql.attempts, tenant, list(tried)):
+        tried[attempt["delivery_id"]].append(
+            {
+                name: attempt[name]
+                for name in ("attempt", "status_code", "elapsed_ms", "error", "response_head", "at")
+            }
+        )
+    return [
+        {
+            "id": str(row["delivery_id"]),
+            **{name: value for name, value in row.items() if name != "delivery_id"},
+        }
+        | {"tried": tried[row["delivery_id"]]}
+        for row in rows
+    ]
+
+
+async def replay_delivery(connection: Connection, tenant: str, delivery_id: UUID) -> list[Pushable]:
+    """Send a message again, under the same `webhook-id`.
+
+    Returns:
+        What must be pushed to Redis after the commit.
+
+    Raises:
+        NotFound: the tenant has no such delivery.
+        Conflict: it is still under way.
+    """
+    sql = queries("gateway_endpoints")
+    row = await connection.fetchrow(sql.delivery_status, tenant, delivery_id)
+    if row is None:
+        raise NotFound("there is no such delivery")
+    if row["status"] not in {DeliveryState.DEAD, DeliveryState.DELIVERED}:
+        raise Conflict(f"the delivery is {row['status']}: it is still under way", field="status")
+    await connection.execute(sql.replay, tenant, delivery_id)
+    return await _due(connection, tenant, delivery_id, row["endpoint_id"])
+
+
+async def send_test(connection: Connection, tenant: str, endpoint_id: UUID) -> tuple[UUID, list[Pushable]]:
+    """Send a test message to an endpoint, signed like any other.
+
+    Returns:
+        The delivery's id, and what must be pushed to Redis after the commit.
+
+    Raises:
+        NotFound: the tenant has none of that id.
+        Conflict: the endpoint is disabled.
+    """
+    endpoint = await show_endpoint(connection, tenant, endpoint_id)
+    if endpoint["status"] == EndpointState.DISABLED:
+        raise Conflict("the endpoint is disabled", field="status", fix="enable it first")
+    delivery_id, event_id = uuid7(), new_event_id()
+    body = outbox.body_of(TEST_TYPE, event_id, 0, {"endpoint_id": str(endpoint_id)}, datetime.now(UTC))
+    await connection.execute(
+        queries("gateway_endpoints").test_message,
+        tenant, delivery_id, endpoint_id, outbox.message_id(event_id), event_id, TEST_TYPE, body,
+    )  # fmt: skip
+    return delivery_id, await _due(connection, tenant, delivery_id, endpoint_id)
+
+
+async def _due(connection: Connection, tenant: str, delivery_id: UUID, endpoint_id: UUID) -> list[Pushable]:
+    due = Publication("delivery.due", {"delivery_id": str(delivery_id)}, subject=str(endpoint_id))
+    return await outbox.write(connection, [outbox.Said(tenant, due)])
+
+
+def _not_found() -> NotFound:
+    return NotFound("there is no such webhook")

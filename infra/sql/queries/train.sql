@@ -1,0 +1,218 @@
+-- name: ensure_dataset
+-- Makes a dataset with the default settings, unless it is there.
+INSERT INTO datasets (tenant_id, dataset, base_model) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+
+-- name: lock_dataset
+-- A dataset's settings, with the lock under which its examples are counted and its runs begin and end.
+SELECT * FROM datasets WHERE tenant_id = $1 AND dataset = $2 FOR NO KEY UPDATE
+
+-- name: counts
+-- What decides about a new run; each count stops where it is enough.
+SELECT
+  (SELECT count(*) FROM (
+    SELECT FROM examples WHERE tenant_id = $1 AND dataset = $2 AND status = 'free' LIMIT $3) AS f) AS free,
+  (SELECT count(*) FROM (
+    SELECT FROM examples
+    WHERE tenant_id = $1 AND dataset = $2 AND status IN ('free', 'reserved', 'used') AND split = 'train'
+    LIMIT $4) AS t) AS train,
+  (SELECT count(*) FROM (
+    SELECT FROM examples
+    WHERE tenant_id = $1 AND dataset = $2 AND status IN ('free', 'reserved', 'used') AND split = 'holdout'
+    LIMIT $5) AS h) AS holdout,
+  EXISTS (SELECT FROM training_runs WHERE tenant_id = $1 AND dataset = $2 AND ended_at IS NULL) AS running
+
+-- name: oldest_free
+-- Since when the oldest example waits.
+SELECT min(recorded_at) FROM examples WHERE tenant_id = $1 AND dataset = $2 AND status = 'free'
+
+-- name: set_marks
+-- Says that a trigger of our own is under way, or is not.
+UPDATE datasets SET trigger_at = $3, age_check_at = $4 WHERE tenant_id = $1 AND dataset = $2
+
+-- name: add_example
+-- Enters an example unless the dataset has one that teaches the same.
+INSERT INTO examples (
+  tenant_id, example_id, dataset, status, split, messages, content_sha256, prompt_sha256, weight, tokens, source,
+  query_id, reason, event_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+ON CONFLICT (tenant_id, dataset, content_sha256) DO NOTHING
+RETURNING example_id
+
+-- name: add_run
+-- Makes a run, named after the event that asked for it.
+INSERT INTO training_runs (tenant_id, run_id, dataset, alias, base_model, reason, margin, epochs)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: reserve
+-- Reserves free examples for a run: those named, or all.
+UPDATE examples SET status = 'reserved', run_id = $3, changed_at = now()
+WHERE tenant_id = $1 AND dataset = $2 AND status = 'free' AND ($4::uuid[] IS NULL OR example_id = ANY ($4::uuid[]))
+
+-- name: set_reserved
+-- How many examples triggered a run.
+UPDATE training_runs SET examples = $3 WHERE tenant_id = $1 AND run_id = $2
+
+-- name: run
+-- A run as it is now.
+SELECT * FROM training_runs WHERE tenant_id = $1 AND run_id = $2
+
+-- name: move
+-- Takes a run from one state to the next; no row when it is not there any more.
+UPDATE training_runs SET status = $4, updated_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = $3
+RETURNING run_id
+
+-- name: note
+-- One line of a run's history.
+INSERT INTO training_events (tenant_id, run_id, what, details) VALUES ($1, $2, $3, $4)
+
+-- name: fix_examples
+-- Fixes what a run is made of: all valid examples of the dataset, each in its split.
+INSERT INTO run_examples (tenant_id, run_id, example_id, split)
+SELECT tenant_id, $3, example_id, split FROM examples
+WHERE tenant_id = $1 AND dataset = $2
+  AND (status = 'used' OR status = 'free' OR (status = 'reserved' AND run_id = $3))
+ON CONFLICT DO NOTHING
+
+-- name: run_messages
+-- The examples of one split of a run, in the order in which its file holds them.
+SELECT e.example_id, e.messages, e.tokens
+FROM run_examples r JOIN examples e USING (tenant_id, example_id)
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.split = $3
+ORDER BY e.example_id
+
+-- name: run_counts
+-- How many examples a run has in each split.
+SELECT split, count(*) AS examples FROM run_examples WHERE tenant_id = $1 AND run_id = $2 GROUP BY split
+
+-- name: set_files
+-- What the files of a run hold.
+UPDATE training_runs
+SET status = 'uploading', updated_at = now(), train_examples = $3, validation_examples = $4, holdout_examples = $5,
+    train_tokens = $6, train_sha256 = $7, validation_sha256 = $8
+WHERE tenant_id = $1 AND run_id = $2 AND status = 'preparing'
+
+-- name: set_uploaded
+-- The files are at the provider; from here on a job may be created.
+UPDATE training_runs
+SET status = 'submitted', updated_at = now(), train_file = $3, validation_file = $4, heard_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = 'uploading'
+
+-- name: may_call
+-- Takes the right to create the job, once: committed before the call, so that whoever comes after knows of it.
+UPDATE training_runs SET called_at = clock_timestamp(), empty_lists = 0, updated_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = 'submitted' AND cancel_asked_at IS NULL
+  AND called_at IS NOT DISTINCT FROM $3
+RETURNING called_at
+
+-- name: not_called
+-- The provider refused: the call certainly created nothing.
+UPDATE training_runs SET called_at = NULL, empty_lists = 0, updated_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = 'submitted' AND called_at = $3
+
+-- name: looked
+-- One more look that found no job.
+UPDATE training_runs SET empty_lists = $3, updated_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = 'submitted'
+
+-- name: set_job
+-- The run has its job.
+UPDATE training_runs SET status = $3, job_id = $4, job_status = $5, heard_at = now(), updated_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = 'submitted'
+
+-- name: known_events
+-- Which of the provider's events are entered.
+SELECT provider_id FROM training_events WHERE tenant_id = $1 AND run_id = $2 AND provider_id IS NOT NULL
+
+-- name: add_provider_event
+-- Enters an event of the provider once.
+INSERT INTO training_events (tenant_id, run_id, at, what, provider_id, step, train_loss, valid_loss, details)
+VALUES ($1, $2, $3, 'provider', $4, $5, $6, $7, $8)
+ON CONFLICT (tenant_id, run_id, provider_id) DO NOTHING
+
+-- name: set_watched
+-- What polling found; hearing something new resets the stall clock.
+UPDATE training_runs
+SET status = $3, job_status = $4, estimated_finish = $5, updated_at = now(),
+    heard_at = CASE WHEN $6 THEN now() ELSE heard_at END
+WHERE tenant_id = $1 AND run_id = $2 AND status = $7
+
+-- name: set_trained
+-- The provider delivered a model.
+UPDATE training_runs
+SET status = 'evaluating', job_status = $3, model = $4, trained_tokens = $5, heard_at = now(), updated_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = $6
+
+-- name: add_model
+-- Keeps a tuned model.
+INSERT INTO models (tenant_id, model, base_model, dataset, run_id, shutdown_date) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (tenant_id, model) DO NOTHING
+
+-- name: alias
+-- What an alias means now.
+SELECT model, previous FROM model_aliases WHERE tenant_id = $1 AND alias = $2
+
+-- name: graded
+-- What has been answered and graded already.
+SELECT model, example_id, answer, error, grades, tokens_in, tokens_out, latency_ms
+FROM evaluations WHERE tenant_id = $1 AND run_id = $2
+
+-- name: add_grades
+-- Keeps answers with their grades.
+INSERT INTO evaluations (
+  tenant_id, run_id, model, example_id, answer, error, grades, tokens_in, tokens_out, latency_ms)
+SELECT $1, $2, model, example_id, answer, error, grades, tokens_in, tokens_out, latency_ms
+FROM unnest($3::text[], $4::uuid[], $5::text[], $6::jsonb[], $7::jsonb[], $8::int[], $9::int[], $10::real[])
+  AS g (model, example_id, answer, error, grades, tokens_in, tokens_out, latency_ms)
+ON CONFLICT DO NOTHING
+
+-- name: set_evaluation
+-- The table that decided.
+UPDATE training_runs SET evaluation = $3, updated_at = now() WHERE tenant_id = $1 AND run_id = $2
+
+-- name: end_run
+-- A run ends; no row when it had ended before.
+UPDATE training_runs SET status = $3, error = $4, ended_at = now(), updated_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND ended_at IS NULL AND status = ANY ($5::text[])
+RETURNING dataset
+
+-- name: give_back
+-- A run that ended without a model frees what it reserved.
+UPDATE examples SET status = 'free', run_id = NULL, changed_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = 'reserved'
+
+-- name: use
+-- A run that ended with a model has used what it reserved.
+UPDATE examples SET status = 'used', changed_at = now()
+WHERE tenant_id = $1 AND run_id = $2 AND status = 'reserved'
+
+-- name: set_outcome
+-- What a run's end means for the next one.
+UPDATE datasets SET failures = $3, not_before = $4 WHERE tenant_id = $1 AND dataset = $2
+
+-- name: cleaned
+-- Nothing of the run is left at the provider but its model.
+UPDATE training_runs SET cleaned_at = now() WHERE tenant_id = $1 AND run_id = $2 AND ended_at IS NOT NULL
+
+-- name: set_alias
+-- Points an alias at a model.
+INSERT INTO model_aliases AS a (tenant_id, alias, model, previous, run_id) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (tenant_id, alias) DO UPDATE
+SET model = excluded.model, previous = excluded.previous, run_id = excluded.run_id, changed_at = now()
+
+-- name: add_alias_change
+-- One line of an alias's history.
+INSERT INTO model_alias_history (tenant_id, alias, model, previous, run_id, reason, actor)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+
+-- name: deployment
+-- The name of this deployment.
+SELECT deployment_id FROM deployment
+
+-- name: answer
+-- The question and answer that feedback is about.
+SELECT question, answer, status, alias FROM answers WHERE tenant_id = $1 AND query_id = $2
+
+-- name: feedback_dataset
+-- Where feedback about answers of an alias belongs: the alias's first dataset.
+SELECT dataset, approval FROM datasets WHERE tenant_id = $1 AND alias = $2 ORDER BY created_at, dataset LIMIT 1

@@ -1,0 +1,28 @@
+"""How work comes in: everything here turns what somebody says into events on the bus.
+
+sdk       `Producer`, for Python programs inside the cluster
+outlet    connections, groups and retries behind it
+naming    stable ids, so that publishing again is safe
+files     files, folders and JSONL become events
+gateway/  the HTTP API
+
+`from producers import Producer` works and imports nothing before it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from producers.sdk import Producer
+
+__all__ = ["Producer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the SDK when somebody asks for `Producer`."""
+    if name == "Producer":
+        from producers.sdk import Producer  # noqa: PLC0415 - the package must import nothing by itself
+
+        return Producer
+    raise AttributeError(f"module 'producers' has no attribute {name!r}")

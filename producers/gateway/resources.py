@@ -1,0 +1,104 @@
+"""What the gateway stands on is opened here, once, and passed to the routes as one value."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import redis.asyncio
+from starlette.requests import Request
+
+from infra.bus import Bus, open_redis
+from infra.database import Database
+from infra.egress.policy import EgressPolicy
+from infra.secretbox import SecretBox
+from infra.settings import Settings
+from producers.gateway.access import KeyRing
+from producers.gateway.metrics import GatewayMetrics
+from schemas.errors import Unavailable
+
+ROLE = "penstock_gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The gateway's resources.
+
+    Attributes:
+        database: acts as ``penstock_gateway``.
+        redis: for queues and answer streams; never a record.
+        egress: which of a tenant's URLs may be registered.
+        box: seals webhook secrets; None when no key is set.
+        stopping: set when the process is to end, so that streams end in time.
+    """
+
+    settings: Settings
+    database: Database
+    redis: redis.asyncio.Redis
+    bus: Bus
+    keys: KeyRing
+    metrics: GatewayMetrics
+    egress: EgressPolicy
+    box: SecretBox | None
+    stopping: asyncio.Event
+
+    def need_box(self) -> SecretBox:
+        """What seals webhook secrets.
+
+        Raises:
+            Unavailable: the operator has set no key, so no secret can be kept.
+        """
+        if self.box is None:
+            raise Unavailable(
+                "webhook secrets cannot be kept: the gateway has no PENSTOCK_SECRET_KEYS",
+                fix="tell the operator",
+            )
+        return self.box
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    """Open everything and close it in reverse order.
+
+    Raises:
+        Misconfigured: names the setting that is missing or wrong.
+        Unavailable: PostgreSQL cannot be reached. Redis may be away: events are accepted without it.
+    """
+    async with AsyncExitStack() as held:
+        database = await held.enter_async_context(
+            Database.open(
+                settings.need("DATABASE_URL"),
+                role=ROLE,
+                size=settings.database_pool,
+                application="penstock gateway",
+            )
+        )
+        client = open_redis(settings.need("REDIS_URL"))
+        held.push_async_callback(client.aclose, close_connection_pool=True)
+        bus = Bus(database, client)
+        held.push_async_callback(bus.aclose)
+        keys = KeyRing(database)
+        held.push_async_callback(keys.flush_used)
+        noting = asyncio.create_task(keys.note_used())
+        held.push_async_callback(_end, noting)
+        egress = EgressPolicy.parse(
+            settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.egress_proxy
+        )
+        box = None
+        if settings.secret_keys is not None:
+            box = SecretBox.from_keys(settings.secret_keys.get_secret_value())
+        yield Gateway(settings, database, client, bus, keys, GatewayMetrics(), egress, box, asyncio.Event())
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def gateway_of(request: Request) -> Gateway:
+    """The resources behind a request."""
+    gateway: Gateway = request.app.state.gateway
+    return gateway

@@ -1,0 +1,12 @@
+"""One file per kind of thing that the API serves; each makes a router that `app` includes.
+
+events       publishing, and what became of an event
+documents    one document: put, get, delete; the documents of a collection
+collections  a collection's settings
+search       passages without an answer
+queries      questions and their answers, waited for, streamed or fetched
+training     datasets, examples, runs, models
+templates    prompt templates
+webhooks     endpoints, deliveries, replay
+health       healthz
+"""

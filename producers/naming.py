@@ -1,0 +1,31 @@
+"""What is said gets its stable id here, so that saying it again after a lost reply or a crash changes nothing.
+
+An id is derived from what is said wherever saying it twice means it once: an example, a numbered version of a
+document, a file that has not changed. A question asked twice is two questions, and a document without a number may
+go back to an earlier text: these get a random id, which a caller who wants to retry across crashes gives itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+DIGEST = 32
+"""Hexadecimal characters of a SHA-256 that are kept: 128 bits."""
+
+
+def digest(*parts: Any) -> str:
+    """A short stable name of plain values."""
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:DIGEST]
+
+
+def event_name(kind: str, data: Mapping[str, Any], sequence: int | None) -> str:
+    """The id of an event that its publisher did not name."""
+    numbered = kind.startswith("document.") and sequence is not None
+    if numbered or kind == "example.recorded":
+        return f"{kind}-{digest(kind, data, sequence)}"
+    return f"{kind}-{uuid4()}"

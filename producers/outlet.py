@@ -1,0 +1,160 @@
+"""Events of one tenant leave a Python program here, in groups, and are tried again until the ledger has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import stamina
+
+from infra.bus import Bus, open_redis
+from infra.database import Database, queries
+from infra.ledger import Accepted
+from infra.settings import Settings, load_settings
+from producers.naming import event_name
+from schemas.envelope import Event, parse_event
+from schemas.errors import Forbidden, NotFound, PenstockError, Unavailable
+
+SOURCE = "penstock:sdk"
+ROLE = "penstock_gateway"
+MAX_GROUP = 1000
+ATTEMPTS = 5
+TIMEOUT = 30.0
+
+
+class Outlet:
+    """Publishes the events of one tenant; an async context manager that keeps connections open."""
+
+    def __init__(
+        self,
+        *,
+        tenant: str,
+        settings: Settings | None = None,
+        database_url: str | None = None,
+        redis_url: str | None = None,
+        source: str = SOURCE,
+    ) -> None:
+        """Prepare; nothing is opened before `async with`.
+
+        Args:
+            tenant: whose events they are.
+            settings: where the servers are; read from the environment unless given.
+            database_url: in place of `DATABASE_URL`.
+            redis_url: in place of `REDIS_URL`.
+            source: the CloudEvents ``source`` of what is published, unless a call gives its own.
+        """
+        self.tenant = tenant
+        self.source = source
+        self._settings = settings
+        self._urls = {"database_url": database_url, "redis_url": redis_url}
+        self._held = AsyncExitStack()
+        self._bus: Bus | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            Misconfigured: names the setting that is missing or wrong.
+            Unavailable: PostgreSQL cannot be reached.
+            NotFound: there is no such tenant.
+        """
+        given = {name: url for name, url in self._urls.items() if url is not None}
+        settings = self._settings or load_settings(**given)
+        database_url = self._urls["database_url"] or settings.need("DATABASE_URL")
+        redis_url = self._urls["redis_url"] or settings.need("REDIS_URL")
+        async with AsyncExitStack() as held:
+            database = await held.enter_async_context(
+                Database.open(
+                    database_url, role=ROLE, size=settings.database_pool, application="penstock producer"
+                )
+            )
+            await self._check_tenant(database)
+            client = open_redis(redis_url)
+            held.push_async_callback(client.aclose, close_connection_pool=True)
+            self._bus = Bus(database, client)
+            held.push_async_callback(self._bus.aclose)
+            self._held = held.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait until everything that was handed over is in the ledger, and disconnect."""
+        self._bus = None
+        await self._held.aclose()
+
+    async def _check_tenant(self, database: Database) -> None:
+        async with database.transaction(self.tenant, readonly=True) as connection:
+            row = await connection.fetchrow(queries("gateway_tenants").show, self.tenant)
+        if row is None:
+            raise NotFound(
+                f"there is no tenant {self.tenant}",
+                field="tenant",
+                fix="create it with `penstock tenants create`",
+            )
+        if row["suspended_at"] is not None:
+            raise Forbidden(f"the tenant {self.tenant} is suspended", field="tenant")
+
+    async def publish(self, events: Sequence[Event | Mapping[str, Any]]) -> list[Accepted]:
+        """Publish many events, in groups.
+
+        Args:
+            events: events, or CloudEvents as mappings; ``specversion``, ``source`` and ``id`` may be left out.
+
+        Returns:
+            One result per event, in order: accepted, duplicate, or rejected with its error.
+
+        Raises:
+            Unavailable: the database stayed away; nothing of the last group was promised. Publishing the same again
+                is safe where the events have ids of their own.
+        """
+        results: list[Accepted | None] = [None] * len(events)
+        good: list[tuple[int, Event]] = []
+        for index, given in enumerate(events):
+            try:
+                good.append((index, given if isinstance(given, Event) else self._event(given)))
+            except PenstockError as error:
+                assert not isinstance(given, Event)
+                name, source = str(given.get("id", "")), str(given.get("source", self.source))
+                results[index] = Accepted(index, None, source, name, "rejected", error)
+        for start in range(0, len(good), MAX_GROUP):
+            group = good[start : start + MAX_GROUP]
+            entered = await self._enter([event for _, event in group])
+            for (index, _), one in zip(group, entered, strict=True):
+                results[index] = Accepted(index, one.event_id, one.source, one.id, one.status, one.error)
+        return [one for one in results if one is not None]
+
+    async def _enter(self, events: Sequence[Event]) -> list[Accepted]:
+        if self._bus is None:
+            raise RuntimeError("use the producer inside `async with`")
+        async for attempt in stamina.retry_context(on=Unavailable, attempts=ATTEMPTS, timeout=TIMEOUT):
+            with attempt:
+                return await self._bus.publish(self.tenant, events)
+        raise AssertionError("stamina raises when it gives up")
+
+    def _event(self, given: Mapping[str, Any]) -> Event:
+        raw: dict[str, Any] = {"specversion": "1.0", "source": self.source, **given}
+        if raw.get("id") is None and isinstance(raw.get("data"), dict):
+            sequence = raw.get("sequence")
+            raw["id"] = event_name(
+                str(raw.get("type")), raw["data"], sequence if isinstance(sequence, int) else None
+            )
+        return parse_event(raw)
+
+    async def publish_one(
+        self, kind: str, data: dict[str, Any], attributes: Mapping[str, Any], subject: str | None = None
+    ) -> Accepted:
+        """Publish one event or raise why not; values that are None are left out."""
+        raw: dict[str, Any] = {"type": kind, "data": _present(data), **_present(attributes)}
+        if subject is not None:
+            raw.setdefault("subject", subject)
+        [result] = await self._enter([self._event(raw)])
+        if result.error is not None:
+            raise result.error
+        return result
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
