@@ -36,8 +36,8 @@ def stop(root: Path) -> bool:
         Misconfigured: the folder belongs to another user.
     """
     folder = Folder.at(root)
-    if not folder.exists():  # somebody has removed it under its servers
-        return processes.stop_all(folder.token) > 0
+    if not folder.exists():  # somebody has removed it under its servers, perhaps
+        return _stop_servers(folder)
     asked = _ask_owner(folder)
     return _as_holder(folder, "penstock down", clear) or asked
 
@@ -51,7 +51,7 @@ def wipe(root: Path) -> bool:
     """
     folder = Folder.at(root)
     if not folder.exists():
-        stopped = processes.stop_all(folder.token) > 0
+        stopped = _stop_servers(folder)
         return _erase_outside(folder) or stopped
     _ask_owner(folder)
     return _as_holder(folder, "penstock down --wipe", _clear_and_erase)
@@ -87,10 +87,15 @@ def _clear_and_erase(folder: Folder) -> bool:
 def clear(folder: Folder) -> bool:
     """Stop the servers that carry this folder's name and remove what points to them. Only for the lock's holder."""
     folder.servers.unlink(missing_ok=True)
+    return _stop_servers(folder)
+
+
+def _stop_servers(folder: Folder) -> bool:
+    known = folder.load_state().socket_folder
+    sockets = {Path(argument) for argument in processes.arguments(folder.token, "unix_socket_directories=")}
     stopped = processes.stop_all(folder.token)
-    socket_folder = folder.load_state().socket_folder
-    if socket_folder is not None:
-        remove_socket_folder(Path(socket_folder))
+    for path in sockets if known is None else sockets | {Path(known)}:
+        remove_socket_folder(path)
     return stopped > 0
 
 

@@ -28,10 +28,14 @@ class Holder:
     stopping: bool = False
 
     def lives(self) -> bool:
-        """Whether the process that wrote this is still the one with this pid."""
+        """Whether the process that wrote this is still the one with this pid, and not a dying one.
+
+        The threads of a killed process may hold its lock for some moments after the process itself has ended.
+        """
         try:
-            started: float = psutil.Process(self.pid).create_time()
-            return abs(started - self.started) < 2.0
+            process = psutil.Process(self.pid)
+            started: float = process.create_time()
+            return abs(started - self.started) < 2.0 and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
 
@@ -50,7 +54,7 @@ class OwnerLock:
             folder: whose lock.
             what: what we are, in words that help the one who is refused.
             stopping: we only clear up; others may wait for us instead of giving up.
-            patience: seconds to wait for a holder that is not stopping.
+            patience: seconds to wait for a living holder that is not stopping.
 
         Raises:
             Conflict: somebody else is the owner; names it.
@@ -64,7 +68,8 @@ class OwnerLock:
                 return lock
             holder = current_holder(folder)
             waited = time.monotonic() - started
-            limit = max(patience, 60.0) if holder is None or holder.stopping else patience
+            in_a_moment = holder is None or holder.stopping or not holder.lives()
+            limit = max(patience, 60.0) if in_a_moment else patience
             if waited >= limit:
                 who = "another process" if holder is None else f"{holder.what} (pid {holder.pid})"
                 raise Conflict(

@@ -30,6 +30,16 @@ def find(token: str) -> list[psutil.Process]:
     ]
 
 
+def arguments(token: str, prefix: str) -> list[str]:
+    """What follows a prefix in the command lines of one folder's servers."""
+    return [
+        part.removeprefix(prefix)
+        for process in find(token)
+        for part in process.info["cmdline"]
+        if part.startswith(prefix)
+    ]
+
+
 def is_ours(pid: int, token: str) -> bool:
     """Whether this pid is, now, a server of the folder with this token."""
     try:

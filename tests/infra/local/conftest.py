@@ -80,9 +80,9 @@ def owner() -> Iterator[Callable[..., Owner]]:
         one.kill()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def root() -> Iterator[Path]:
-    """One directory per test module, with spaces in its name; its data lives from test to test."""
+    """One directory with spaces in its name. Its data lives from test to test: making it anew costs a second each."""
     path = Path(tempfile.mkdtemp(prefix="a stack of tests "))
     yield path
     wipe(path)

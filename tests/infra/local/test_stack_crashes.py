@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,13 +180,14 @@ def test_servers_whose_folder_was_removed_are_still_found(
     killed = owner(tmp_path)
     killed.guard.kill()
     killed.kill()
-    left, home = published(tmp_path), find_home(Folder.at(tmp_path))
+    left, home, sockets = published(tmp_path), find_home(Folder.at(tmp_path)), published_sockets(tmp_path)
     shutil.rmtree(tmp_path)
 
     assert wipe(tmp_path)
     assert not wipe(tmp_path)
     assert (True, True) == (gone(left.postgres_pid), gone(left.valkey_pid))
     assert home is None or not home.exists()
+    assert not sockets.exists()
 
 
 def test_a_killed_temporary_stack_is_wiped(
@@ -200,3 +202,23 @@ def test_a_killed_temporary_stack_is_wiped(
 
     wait_until(lambda: not (tmp_path / ".penstock").exists())
     assert not home.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists shared memory in a file")
+async def test_wiping_after_a_kill_leaves_no_shared_memory(root: Path, wait_until: Condition) -> None:
+    """What PostgreSQL shares between its processes outlives them and its data directory, unless it tidies up itself."""
+    async with LocalStack.start(root) as stack:
+        lines = (stack.postgres.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        key, segment = lines[6].split()
+        assert {(key, segment)} <= shared_memory()
+        os.kill(stack.servers.postgres_pid, signal.SIGKILL)
+        wait_until(lambda: find_running(root) is None)
+
+    assert wipe(root)
+    assert not {(key, segment)} <= shared_memory()
+
+
+def shared_memory() -> set[tuple[str, str]]:
+    """Key and id of every segment of the system."""
+    lines = Path("/proc/sysvipc/shm").read_text(encoding="utf-8").splitlines()[1:]
+    return {(line.split()[0], line.split()[1]) for line in lines}

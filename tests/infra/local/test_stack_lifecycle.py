@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -113,6 +114,26 @@ async def test_leaving_leaves_nothing(tmp_path: Path) -> None:
     assert not sockets.exists()
     assert not (postgres / "postgres").exists()
     assert not stack.folder.path.exists()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(
+    tmp_path: Path, wait_until: Callable[[Callable[[], bool]], None]
+) -> None:
+    """Wherever it was when it was cancelled, its servers are stopped and its lock is free when the cancel is through."""
+
+    async def own() -> None:
+        async with LocalStack.start(tmp_path, wipe_at_end=True):
+            pytest.fail("the start was to be cancelled")
+
+    folder = Folder.at(tmp_path)
+    starting = asyncio.create_task(own())
+    await asyncio.to_thread(wait_until, lambda: processes.find(folder.token) != [])
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    assert [] == processes.find(folder.token)
+    assert not folder.exists()
 
 
 def test_stopping_what_never_ran_is_fine(tmp_path: Path) -> None:

@@ -40,6 +40,18 @@ def test_what_a_dead_holder_wrote_is_not_believed(tmp_path: Path) -> None:
     OwnerLock.take(folder, "a test").release()
 
 
+def test_a_dying_holder_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of a killed owner hold its lock for a moment after its death; that is no reason to be refused."""
+    folder = Folder.at(tmp_path)
+    dying = OwnerLock.take(folder, "the first")
+    folder.lock.write_text(
+        json.dumps({"pid": os.getppid(), "started": 1.0, "what": "dead", "stopping": False}), encoding="utf-8"
+    )
+    monkeypatch.setattr("infra.local.lock.time.sleep", lambda _: dying.release())
+
+    OwnerLock.take(folder, "the second").release()
+
+
 def test_clearing_up_makes_no_folder(tmp_path: Path) -> None:
     """Whoever only stops things does not begin a new stack by it."""
     with pytest.raises(FileNotFoundError):
