@@ -56,29 +56,82 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON answer_cache TO penstock_worker;
 GRANT SELECT ON templates TO penstock_worker;
 GRANT SELECT, INSERT ON templates TO penstock_gateway;
 
--- The words of a question as lexemes of one language, with what each is worth: the logarithm of how rare it is among
--- all chunks, by the statistics that ANALYZE keeps. Words that it does not list are rarer than all that it lists.
-CREATE FUNCTION search_terms(config regconfig, question text, at_most int)
-RETURNS TABLE (lexeme text, frequency float4, weight float4)
+-- Lets a search go from the documents that pass a filter to the ids of their chunks without touching the chunks.
+DROP INDEX chunks_by_document;
+CREATE INDEX chunks_by_document ON chunks (tenant_id, collection_id, document_id, position) INCLUDE (chunk_id);
+
+-- One word of a question in one language: what finds it, how often it occurs, what it weighs.
+CREATE TYPE search_term AS (config regconfig, query tsquery, frequency float8, weight float8);
+
+-- The rarest words of a question in each language of the collections, rarest first. Frequencies are those that
+-- ANALYZE keeps of all chunks; a word that it does not list is rarer than all that it lists. A word weighs the
+-- logarithm of how rare it is (inverse document frequency).
+CREATE FUNCTION search_terms(configs regconfig[], question text) RETURNS search_term[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp
 AS $$
-  WITH words AS (
-    SELECT w.lexeme FROM unnest(to_tsvector(config, question)) w
-  ), known AS (
+  WITH known AS MATERIALIZED (
     SELECT s.most_common_elems::text::text[] AS elems, s.most_common_elem_freqs AS freqs
     FROM pg_stats s
     WHERE s.schemaname = 'public' AND s.tablename = 'chunks' AND s.attname = 'words'
+  ), words AS (
+    SELECT c.config, w.lexeme,
+           ('''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query
+    FROM unnest(configs) c (config), unnest(to_tsvector(c.config, question)) w
   ), rated AS (
-    -- After the frequencies of the elements stand their minimum and maximum.
-    SELECT w.lexeme, coalesce(k.freqs[array_position(k.elems, w.lexeme)],
-                              k.freqs[cardinality(k.elems) + 1] / 2, 0.001)::float4 AS frequency
+    -- Behind the frequencies of the elements stand their minimum and maximum.
+    SELECT w.config, w.lexeme, w.query,
+           coalesce(k.freqs[array_position(k.elems, w.lexeme)], k.freqs[cardinality(k.elems) + 1] / 2, 0.001)::float8
+             AS frequency
     FROM words w LEFT JOIN known k ON true
+  ), numbered AS (
+    SELECT r.*, row_number() OVER (PARTITION BY r.config ORDER BY r.frequency, r.lexeme) AS place FROM rated r
   )
-  SELECT r.lexeme, r.frequency, ln(1 + 1 / greatest(r.frequency, 1e-6))::float4
-  FROM rated r ORDER BY 2, 1 LIMIT at_most
+  SELECT array_agg(ROW(n.config, n.query, n.frequency, ln(1 + 1 / greatest(n.frequency, 1e-6)))::search_term
+                   ORDER BY n.config, n.place)
+  FROM numbered n WHERE n.place <= 8
 $$;
-REVOKE ALL ON FUNCTION search_terms(regconfig, text, int) FROM PUBLIC;
+REVOKE ALL ON FUNCTION search_terms(regconfig[], text) FROM PUBLIC;
+
+-- One full-text condition that should bring about `room` rows of `base`: any of the rare words, or two or three less
+-- rare ones together. PostgreSQL intersects the words inside the index, so rows that share only common words with
+-- the question are never read.
+CREATE FUNCTION search_condition(terms search_term[], base float8, room float8) RETURNS tsquery
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+  clause record;
+  chosen int[] := '{}';
+  condition tsquery;
+  expected float8 := 0;
+BEGIN
+  FOR clause IN
+    WITH t AS (
+      SELECT u.query, u.frequency, 1 << (u.place - 1)::int AS bit
+      FROM unnest(terms) WITH ORDINALITY u (config, query, frequency, weight, place)
+    )
+    -- Words of one question occur together oftener than by chance: four times, for each further word.
+    SELECT a.bit AS members, a.query, a.frequency * base AS brings FROM t a
+    UNION ALL
+    SELECT a.bit | b.bit, a.query && b.query, 4 * a.frequency * b.frequency * base
+    FROM t a JOIN t b ON a.bit < b.bit
+    UNION ALL
+    SELECT a.bit | b.bit | c.bit, a.query && b.query && c.query, 16 * a.frequency * b.frequency * c.frequency * base
+    FROM t a JOIN t b ON a.bit < b.bit JOIN t c ON b.bit < c.bit
+    ORDER BY 3, 1
+  LOOP
+    EXIT WHEN condition IS NOT NULL AND expected + clause.brings > room;
+    -- What a shorter clause finds already.
+    CONTINUE WHEN EXISTS (SELECT FROM unnest(chosen) o WHERE o & clause.members = o);
+    chosen := chosen || clause.members;
+    condition := coalesce(condition || clause.query, clause.query);
+    expected := expected + clause.brings;
+  END LOOP;
+  RETURN condition;
+END
+$$;
+REVOKE ALL ON FUNCTION search_condition(search_term[], float8, float8) FROM PUBLIC;
 
 -- How many chunks a search may choose from, counted no further than `cap`.
 CREATE FUNCTION search_scope(tenant text, within bigint[], filter jsonpath, cap int) RETURNS int
@@ -105,39 +158,33 @@ $$;
 REVOKE ALL ON FUNCTION search_scope(text, bigint[], jsonpath, int) FROM PUBLIC;
 
 -- The chunks nearest to a vector, best first. Reading all rows in scope is exact, and cheaper than the index as long
--- as there are few; the index pays when the scope is a large part of the table, because it walks past all others.
+-- as they are few; the index walks past the rows of others, so it pays where the scope is a large part of the table.
 CREATE FUNCTION search_near(
-  tenant text, within bigint[], space int, question_vector halfvec, filter jsonpath, scope int, cap int, pool int
+  tenant text, within bigint[], space int, question_vector halfvec, filter jsonpath, exactly boolean, pool int
 )
 RETURNS TABLE (chunk_id uuid, similarity float8)
-LANGUAGE plpgsql
+LANGUAGE plpgsql ROWS 40
 SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
   vectors text := 'vectors_' || space;
-  everything float8;
-  exactly boolean;
 BEGIN
-  SELECT greatest(c.reltuples, scope) INTO everything FROM pg_class c
-  WHERE c.oid = to_regclass('public.' || quote_ident(vectors));
-  -- Rows that the index must visit to find `pool` of ours, against rows that a scan reads. A visit costs about
-  -- eight times a read, three times one that goes through a document.
-  exactly := scope < cap
-    AND scope * (CASE WHEN filter IS NULL THEN 1 ELSE 3 END) <= 8 * greatest(200, pool * everything / greatest(scope, 1));
   IF exactly AND filter IS NULL THEN
     RETURN QUERY EXECUTE format(
       'SELECT v.chunk_id, -((v.embedding <#> $3) + 0) FROM %I v '
       'WHERE v.tenant_id = $1 AND v.collection_id = ANY ($2) ORDER BY (v.embedding <#> $3) + 0 LIMIT $4', vectors)
       USING tenant, within, question_vector, pool;
   ELSIF exactly THEN
+    -- Materialized and lateral: from the few documents to their vectors, never the other way round.
     RETURN QUERY EXECUTE format(
-      'SELECT v.chunk_id, -((v.embedding <#> $3) + 0) '
-      'FROM documents d '
-      'JOIN chunks c ON c.tenant_id = d.tenant_id AND c.collection_id = d.collection_id '
-      '  AND c.document_id = d.document_id '
-      'JOIN %I v ON v.tenant_id = c.tenant_id AND v.chunk_id = c.chunk_id '
-      'WHERE d.tenant_id = $1 AND d.collection_id = ANY ($2) AND d.metadata @@ $5 '
-      'ORDER BY (v.embedding <#> $3) + 0 LIMIT $4', vectors)
+      'WITH ours AS MATERIALIZED ('
+      '  SELECT c.chunk_id FROM documents d '
+      '  JOIN chunks c ON c.tenant_id = $1 AND c.collection_id = d.collection_id AND c.document_id = d.document_id '
+      '  WHERE d.tenant_id = $1 AND d.collection_id = ANY ($2) AND d.metadata @@ $5) '
+      'SELECT o.chunk_id, -n.distance FROM ours o CROSS JOIN LATERAL ('
+      '  SELECT (v.embedding <#> $3) + 0 AS distance FROM %I v '
+      '  WHERE v.tenant_id = $1 AND v.chunk_id = o.chunk_id OFFSET 0) n '
+      'ORDER BY n.distance LIMIT $4', vectors)
       USING tenant, within, question_vector, pool, filter;
   ELSE
     PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * pool))::text, true),
@@ -160,71 +207,56 @@ BEGIN
   END IF;
 END
 $$;
-REVOKE ALL ON FUNCTION search_near(text, bigint[], int, halfvec, jsonpath, int, int, int) FROM PUBLIC;
+REVOKE ALL ON FUNCTION search_near(text, bigint[], int, halfvec, jsonpath, boolean, int) FROM PUBLIC;
 
--- The chunks that share the rarest words with a question, best first. A shared word counts what it is worth; among
+-- The chunks that share the rarest words with a question, best first. A shared word counts what it weighs; among
 -- chunks that share the same words, those win in which the words stand close together (ts_rank_cd).
 CREATE FUNCTION search_words(
-  tenant text, within bigint[], question text, filter jsonpath, scope int, cap int, pool int
+  tenant text, within bigint[], terms search_term[], filter jsonpath, exactly boolean, base float8, room float8,
+  pool int
 )
 RETURNS TABLE (chunk_id uuid, worth float8)
-LANGUAGE plpgsql
+LANGUAGE plpgsql ROWS 40
 SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
   language record;
-  everything float8;
-  asked tsquery[];
-  weights float4[];
+  condition tsquery;
   any_word tsquery;
 BEGIN
-  SELECT greatest(c.reltuples, 0) INTO everything FROM pg_class c WHERE c.oid = 'public.chunks'::regclass;
   FOR language IN
-    SELECT c.text_config AS config, array_agg(c.collection_id) AS ids FROM collections c
-    WHERE c.tenant_id = tenant AND c.collection_id = ANY (within) GROUP BY c.text_config
+    SELECT array_agg(DISTINCT c.collection_id) AS ids, (
+        SELECT array_agg(t::search_term ORDER BY t.frequency) FROM unnest(terms) t WHERE t.config = c.text_config
+      ) AS terms
+    FROM collections c WHERE c.tenant_id = tenant AND c.collection_id = ANY (within)
+    GROUP BY c.text_config
   LOOP
-    -- Common words bring many rows and say little: they are left out once 20,000 rows would be read.
-    SELECT array_agg(t.query ORDER BY t.place), array_agg(t.weight ORDER BY t.place),
-           string_agg(t.query::text, ' | ')::tsquery
-    INTO asked, weights, any_word
-    FROM (
-      SELECT ('''' || replace(replace(s.lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query, s.weight,
-             row_number() OVER (ORDER BY s.frequency, s.lexeme) AS place,
-             sum(s.frequency * everything) OVER (ORDER BY s.frequency, s.lexeme) AS read_rows
-      FROM search_terms(language.config, question, 24) s
-    ) t
-    WHERE t.place = 1 OR t.read_rows <= 20000 OR scope < cap;
-    CONTINUE WHEN asked IS NULL;
-    IF scope < cap AND filter IS NULL THEN
-      RETURN QUERY
-        SELECT r.chunk_id, r.got * (1 + r.close) FROM (
-          SELECT c.chunk_id, (SELECT sum(q.weight) FROM unnest(asked, weights) q (query, weight) WHERE c.words @@ q.query) AS got,
-                 ts_rank_cd(c.words, any_word, 33) AS close
-          FROM chunks c
-          WHERE c.tenant_id = tenant AND c.collection_id = ANY (language.ids) AND c.words @@ any_word
-        ) r ORDER BY 2 DESC, 1 LIMIT pool;
-    ELSE
-      RETURN QUERY
-        WITH hits AS MATERIALIZED (
-          SELECT c.chunk_id, sum(q.weight) AS got
-          FROM unnest(asked, weights) q (query, weight)
-          JOIN chunks c ON c.words @@ q.query
-          WHERE c.tenant_id = tenant AND c.collection_id = ANY (language.ids)
-          GROUP BY c.chunk_id
-        ), best AS MATERIALIZED (
-          SELECT h.chunk_id, h.got, c.words FROM hits h
-          JOIN chunks c ON c.tenant_id = tenant AND c.chunk_id = h.chunk_id
-          WHERE filter IS NULL OR (
-            SELECT d.metadata @@ filter FROM documents d
-            WHERE d.tenant_id = c.tenant_id AND d.collection_id = c.collection_id AND d.document_id = c.document_id)
-          ORDER BY h.got DESC, h.chunk_id LIMIT 2 * pool
-        )
-        SELECT b.chunk_id, b.got * (1 + ts_rank_cd(b.words, any_word, 33)) FROM best b ORDER BY 2 DESC, 1 LIMIT pool;
-    END IF;
+    condition := search_condition(language.terms, base, room);
+    CONTINUE WHEN condition IS NULL;
+    SELECT string_agg(t.query::text, ' | ')::tsquery INTO any_word FROM unnest(language.terms::search_term[]) t;
+    RETURN QUERY EXECUTE
+      'WITH found AS MATERIALIZED ('
+      || CASE WHEN exactly AND filter IS NOT NULL THEN
+      '  SELECT c.chunk_id, c.words FROM documents d '
+      '  JOIN chunks c ON c.tenant_id = $1 AND c.collection_id = d.collection_id AND c.document_id = d.document_id '
+      '  WHERE d.tenant_id = $1 AND d.collection_id = ANY ($2) AND d.metadata @@ $5 AND c.words @@ $3 LIMIT 5000'
+      ELSE
+      '  SELECT c.chunk_id, c.words FROM chunks c '
+      '  WHERE c.tenant_id = $1 AND c.collection_id = ANY ($2) AND c.words @@ $3 '
+      || CASE WHEN filter IS NULL THEN '' ELSE
+      '  AND (SELECT d.metadata @@ $5 FROM documents d WHERE d.tenant_id = c.tenant_id '
+      '       AND d.collection_id = c.collection_id AND d.document_id = c.document_id) ' END ||
+      '  LIMIT 5000' END ||
+      '), best AS MATERIALIZED ('
+      '  SELECT f.chunk_id, f.words, g.got FROM found f CROSS JOIN LATERAL ('
+      '    SELECT sum(t.weight) AS got FROM unnest($4) t WHERE f.words @@ t.query) g '
+      '  ORDER BY g.got DESC, f.chunk_id LIMIT 2 * $6) '
+      'SELECT b.chunk_id, b.got * (1 + ts_rank_cd(b.words, $7, 33)) FROM best b ORDER BY 2 DESC, 1 LIMIT $6'
+      USING tenant, language.ids, condition, language.terms::search_term[], filter, pool, any_word;
   END LOOP;
 END
 $$;
-REVOKE ALL ON FUNCTION search_words(text, bigint[], text, jsonpath, int, int, int) FROM PUBLIC;
+REVOKE ALL ON FUNCTION search_words(text, bigint[], search_term[], jsonpath, boolean, float8, float8, int) FROM PUBLIC;
 
 -- Passages for a question, best first, within one embedding space: by nearness, by words, or both fused by reciprocal
 -- rank (RRF, Cormack et al. 2009, k = 60).
@@ -244,28 +276,42 @@ SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
   tenant text := app_tenant();
-  cap constant int := 20000;
   pool int := least(greatest(4 * top_k, 40), 400);
   within bigint[];
+  configs regconfig[];
+  terms search_term[];
+  everything float8;
+  cap int;
   scope int;
+  share float8;
   ids uuid[];
   scores float8[];
   similarities float8[];
 BEGIN
-  SELECT array_agg(c.collection_id) INTO within FROM collections c
+  SELECT array_agg(c.collection_id), array_agg(DISTINCT c.text_config) INTO within, configs FROM collections c
   WHERE c.tenant_id = tenant AND c.name = ANY (wanted) AND c.space_id = space;
+  SELECT greatest(c.reltuples, 1) INTO everything FROM pg_class c WHERE c.oid = 'public.chunks'::regclass;
+  -- Beyond a twentieth of the table it does not matter how many there are: the index finds enough of them at once.
+  cap := least(20000, greatest(2000, everything / 20));
   scope := search_scope(tenant, within, filter, cap);
   IF within IS NULL OR scope = 0 THEN
     RETURN;
   END IF;
+  everything := greatest(everything, scope);
+  share := scope / everything;
+  terms := search_terms(configs, question);
 
   WITH near AS (
     SELECT n.chunk_id, n.similarity, row_number() OVER (ORDER BY n.similarity DESC, n.chunk_id) AS place
-    FROM search_near(tenant, within, space, question_vector, filter, scope, cap, pool) n
+    FROM search_near(tenant, within, space, question_vector, filter,
+      -- A row that the index visits costs about eight times one that a scan reads; through a document, three times.
+      scope < cap AND scope * (CASE WHEN filter IS NULL THEN 1 ELSE 3 END) <= 8 * greatest(200, pool / share), pool) n
     WHERE mode <> 'text'
   ), worded AS (
     SELECT w.chunk_id, row_number() OVER (ORDER BY w.worth DESC, w.chunk_id) AS place
-    FROM search_words(tenant, within, question, filter, scope, cap, pool) w
+    FROM search_words(tenant, within, terms, filter, scope < 2000,
+      CASE WHEN scope < 2000 OR (filter IS NULL AND scope < cap) THEN scope ELSE everything END,
+      600 * CASE WHEN filter IS NULL OR scope < 2000 THEN 1 ELSE least(5, 1 / share) END, pool) w
     WHERE mode <> 'vector'
   ), fused AS (
     SELECT coalesce(n.chunk_id, w.chunk_id) AS chunk_id, n.similarity,
@@ -293,9 +339,8 @@ BEGIN
   RETURN QUERY
     SELECT c.chunk_id, c.document_id, o.name, c.position, c.text, c.heading, c.page, c.tokens,
            d.title, d.metadata, w.score, w.similarity,
-           (SELECT (sum(t.weight) FILTER (WHERE c.words @@ ('''' || replace(replace(t.lexeme, '\', '\\'), '''', '''''') || '''')::tsquery)
-                    / sum(t.weight))::float8
-            FROM search_terms(o.text_config, question, 24) t)
+           (SELECT coalesce(sum(t.weight) FILTER (WHERE c.words @@ t.query) / sum(t.weight), 0)
+            FROM unnest(terms) t WHERE t.config = o.text_config)
     FROM unnest(ids, scores, similarities) w (chunk_id, score, similarity)
     JOIN chunks c ON c.tenant_id = tenant AND c.chunk_id = w.chunk_id
     JOIN collections o ON o.tenant_id = tenant AND o.collection_id = c.collection_id
@@ -304,4 +349,5 @@ BEGIN
 END
 $$;
 REVOKE ALL ON FUNCTION search_passages(text[], int, halfvec, text, text, int, jsonpath) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION search_passages(text[], int, halfvec, text, text, int, jsonpath) TO penstock_gateway, penstock_worker;
+GRANT EXECUTE ON FUNCTION search_passages(text[], int, halfvec, text, text, int, jsonpath)
+  TO penstock_gateway, penstock_worker;
