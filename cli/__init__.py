@@ -7,7 +7,8 @@ serve      worker, gateway, migrate, maintain
 children   the processes that `up` and `demo` start and stop
 local      up, down
 doctor     what is used, and what to change
-operate    status, events, dead, queues
+operate    status, events, queues
+dead       dead letters
 accounts   tenants, keys, usage
 training   train
 client…    commands that speak HTTP: publish, ask, search, webhooks, collections, datasets, templates, models

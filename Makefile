@@ -1,0 +1,41 @@
+# Everything needs Python 3.11 or later, make and a package index; nothing else. Each target sets itself up.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup check test test-arq demo chaos format clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## Make .venv with everything that the other targets need.
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup.sh
+	@sh scripts/setup.sh "$(PYTHON)"
+
+demo: $(STAMP) ## Run the whole loop on servers of its own; under two minutes.
+	@$(BIN)/penstock demo
+
+check: $(STAMP) ## Format, lint, types, import layers, house rules.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+test: $(STAMP) ## All tests, on embedded servers.
+	$(BIN)/pytest -q
+
+test-arq: $(STAMP) ## arq's own test suite against our worker.
+	sh tests/arq_suite/run.sh
+
+chaos: $(STAMP) ## The long kills, cuts and floods.
+	$(BIN)/pytest -q tests/chaos --timeout 1800
+
+format: $(STAMP) ## Format the code and mend what can be mended.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove .venv and local data.
+	rm -rf .venv .venv-arq .penstock

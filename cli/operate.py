@@ -1,0 +1,220 @@
+"""What operators look at and do: status, events, queues. They speak to the database and Redis directly."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import click
+import typer
+
+from cli.run import is_terminal, owner_database, run_async, serving_settings
+from cli.show import AsJson, print_fields, print_json, print_rows
+from schemas.errors import BadInput
+from schemas.registry import QUEUES
+
+if TYPE_CHECKING:
+    import redis.asyncio
+
+events_app = typer.Typer(
+    no_args_is_help=True, help="Look at events in the ledger: ids, states and times, no payload."
+)
+queues_app = typer.Typer(no_args_is_help=True, help="Pause, resume, drain or rebuild a queue.")
+
+Tenant = Annotated[str | None, typer.Option(help="Only this tenant.")]
+Kind = Annotated[str | None, typer.Option("--type", help="Only this event type.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
+SHORT = {queue.removeprefix("penstock:"): queue for queue in QUEUES}
+
+
+@asynccontextmanager
+async def open_client() -> AsyncIterator[redis.asyncio.Redis]:
+    """A Redis client for one command."""
+    from infra.bus import open_redis
+
+    client = open_redis(serving_settings().need("REDIS_URL"))
+    try:
+        yield client
+    finally:
+        await client.aclose(close_connection_pool=True)
+
+
+def queue_named(name: str) -> str:
+    """A queue by its short or full name.
+
+    Raises:
+        BadInput: there is none; names those that are.
+    """
+    queue = SHORT.get(name, name)
+    if queue not in QUEUES:
+        raise BadInput(f"there is no queue {name!r}", field="queue", fix=f"use {', '.join(SHORT)}")
+    return queue
+
+
+async def _status() -> dict[str, Any]:
+    from infra import operations
+    from infra.ops import dead_counts, scaling_of
+    from infra.queue_insight import insight
+
+    async with owner_database() as database, database.connection() as connection, open_client() as client:
+        dead = await dead_counts(database)
+        queues = [scaling_of(await insight(client, queue), dead.get(queue, 0)) for queue in QUEUES]
+        return {"queues": queues, "events": await operations.counts(connection)}
+
+
+def status(
+    as_json: AsJson = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again every second until Ctrl-C.")
+    ] = False,
+) -> None:
+    """Show what waits, runs and died, per queue and per event type."""
+    columns = ("queue", "ready", "deferred", "running", "oldest_ready_seconds", "dead", "paused")
+
+    async def show() -> None:
+        while True:
+            found = await _status()
+            if as_json:
+                print_json(found)
+            else:
+                if watch and is_terminal():
+                    click.clear()
+                print_rows(found["queues"], columns, as_json=False)
+                typer.echo()
+                print_rows(
+                    found["events"],
+                    ("type", "status", "events", "oldest"),
+                    as_json=False,
+                    empty="No unfinished or dead events.",
+                )
+            if not watch:
+                return
+            await asyncio.sleep(1)
+
+    run_async(show())
+
+
+@events_app.command("list")
+def list_events(
+    tenant: Tenant = None,
+    kind: Kind = None,
+    state: Annotated[str | None, typer.Option("--status", help="Only this state.")] = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List events, newest first."""
+
+    async def find() -> list[dict[str, Any]]:
+        from infra import operations
+
+        async with owner_database() as database, database.connection() as connection:
+            return await operations.list_events(
+                connection, tenant=tenant, kind=kind, status=state, limit=limit
+            )
+
+    columns = ("event_id", "tenant_id", "type", "status", "attempts", "accepted_at", "subject")
+    print_rows(run_async(find()), columns, as_json=as_json, empty="No events.")
+
+
+async def find_event(event_id: UUID) -> dict[str, Any]:
+    """One event of the ledger with its story."""
+    from infra import operations
+
+    async with owner_database() as database, database.connection() as connection:
+        return await operations.show_event(connection, event_id)
+
+
+@events_app.command("show")
+def show_event(event_id: UUID, as_json: AsJson = False) -> None:
+    """Show one event with its story and what it caused."""
+    print_fields(run_async(find_event(event_id)), as_json=as_json)
+
+
+@events_app.command("explain")
+def explain_event(event_id: UUID) -> None:
+    """Say in a sentence where an event stands and what happens next."""
+    from infra import operations
+
+    typer.echo(operations.explain(run_async(find_event(event_id)), now=datetime.now(UTC)))
+
+
+@queues_app.command("pause")
+def pause_queue(queue: str) -> None:
+    """Let no worker claim from a queue; what runs goes on, what arrives waits."""
+    _with_queue(queue, "pause")
+
+
+@queues_app.command("resume")
+def resume_queue(queue: str) -> None:
+    """Let workers claim again."""
+    _with_queue(queue, "resume")
+
+
+def _with_queue(name: str, action: str) -> None:
+    queue = queue_named(name)
+
+    async def act() -> None:
+        from infra import queue_insight
+
+        async with open_client() as client:
+            await (queue_insight.pause if action == "pause" else queue_insight.resume)(client, queue)
+
+    run_async(act())
+    typer.echo(f"{queue}: {action}d")
+
+
+@queues_app.command("drain")
+def drain_queue(
+    queue: str,
+    timeout: Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")] = math.inf,
+) -> None:
+    """Wait until nothing of a queue is ready or running; exit 1 when the time is over."""
+    name = queue_named(queue)
+
+    async def wait() -> int:
+        from infra.queue_insight import insight
+
+        deadline = asyncio.get_running_loop().time() + timeout
+        async with open_client() as client:
+            while True:
+                found = await insight(client, name)
+                left = found.ready + found.running
+                if left == 0 or asyncio.get_running_loop().time() >= deadline:
+                    return left
+                await asyncio.sleep(0.5)
+
+    left = run_async(wait())
+    typer.echo(f"{name}: drained" if left == 0 else f"{name}: {left} left")
+    if left:
+        raise typer.Exit(1)
+
+
+@queues_app.command("rebuild")
+def rebuild_queues() -> None:
+    """Fill Redis again from the ledger: pushes every unfinished event; what is there keeps its place."""
+
+    async def act() -> int:
+        from infra.database import Database
+        from infra.sweeper import EPOCH, Sweeper
+
+        settings = serving_settings()
+        async with (
+            Database.open(settings.need("DATABASE_URL"), role="penstock_system", size=1) as database,
+            open_client() as client,
+        ):
+            await client.delete(EPOCH)
+            return await Sweeper(database, client, name="penstock queues rebuild").round()
+
+    typer.echo(f"pushed {run_async(act())} events that were missing")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Mount the commands."""
+    app.command(rich_help_panel="Operate")(status)
+    app.add_typer(events_app, name="events", rich_help_panel="Operate")
+    app.add_typer(queues_app, name="queues", rich_help_panel="Operate")
