@@ -202,6 +202,7 @@ SELECT secure_table('model_alias_history');
 
 GRANT SELECT, INSERT, UPDATE ON datasets, training_runs, examples, models, model_aliases TO penstock_worker;
 GRANT SELECT, INSERT ON run_examples, training_events, evaluations, model_alias_history TO penstock_worker;
+GRANT UPDATE (grades) ON evaluations TO penstock_worker;
 GRANT SELECT, INSERT, UPDATE ON datasets, model_aliases TO penstock_gateway;
 GRANT SELECT ON training_runs, examples, run_examples, training_events, evaluations, models TO penstock_gateway;
 GRANT UPDATE (cancel_asked_at) ON training_runs TO penstock_gateway;

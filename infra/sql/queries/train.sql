@@ -81,6 +81,14 @@ FROM run_examples r JOIN examples e USING (tenant_id, example_id)
 WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.split = $3
 ORDER BY e.example_id
 
+-- name: holdout
+-- The held-out examples of a run, in an order that has nothing to do with their age.
+SELECT e.example_id, e.messages
+FROM run_examples r JOIN examples e USING (tenant_id, example_id)
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.split = 'holdout'
+ORDER BY e.prompt_sha256, e.example_id
+LIMIT $3
+
 -- name: run_counts
 -- How many examples a run has in each split.
 SELECT split, count(*) AS examples FROM run_examples WHERE tenant_id = $1 AND run_id = $2 GROUP BY split
@@ -165,6 +173,12 @@ SELECT $1, $2, model, example_id, answer, error, grades, tokens_in, tokens_out, 
 FROM unnest($3::text[], $4::uuid[], $5::text[], $6::jsonb[], $7::jsonb[], $8::int[], $9::int[], $10::real[])
   AS g (model, example_id, answer, error, grades, tokens_in, tokens_out, latency_ms)
 ON CONFLICT DO NOTHING
+
+-- name: add_similarity
+-- Adds the one grade that needs all answers at once.
+UPDATE evaluations e SET grades = e.grades || jsonb_build_object('similarity', g.similarity)
+FROM unnest($3::text[], $4::uuid[], $5::float8[]) AS g (model, example_id, similarity)
+WHERE e.tenant_id = $1 AND e.run_id = $2 AND e.model = g.model AND e.example_id = g.example_id
 
 -- name: set_evaluation
 -- The table that decided.

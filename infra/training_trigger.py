@@ -1,0 +1,181 @@
+"""A dataset's examples are counted here, and what leaves is the one `training.batch_ready` that they are worth.
+
+Counting, firing and the begin and end of runs happen under the lock of the dataset's row, so that a threshold fires
+exactly once however many workers record and count at the same time. Used by the train wing and by whoever reviews.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeAlias
+
+from infra.database import Connection, queries
+from schemas.errors import NotFound
+from schemas.work import Publication
+
+Reason: TypeAlias = Literal["threshold", "age"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset as it was when its row was locked.
+
+    Attributes:
+        threshold: free examples that make a run.
+        minimum: valid examples of the train split without which nothing is trained.
+        holdout_minimum: valid examples of the holdout without which no model could be judged.
+        failures: runs in a row that ended without a model; at `max_failures` nothing fires by itself.
+        not_before: cool-down, or the pause after a failure.
+        trigger_at: a threshold's event is under way and acts from then on.
+        age_check_at: the same for the oldest example's age.
+    """
+
+    tenant_id: str
+    name: str
+    alias: str
+    base_model: str
+    threshold: int
+    minimum: int
+    holdout_minimum: int
+    approval: str
+    max_age_hours: float | None
+    cooldown_seconds: float
+    max_failures: int
+    margin: float
+    epochs: int | None
+    failures: int
+    not_before: datetime | None
+    trigger_at: datetime | None
+    age_check_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Valid examples of a dataset; each count stops where it is enough.
+
+    Attributes:
+        free: not yet part of a run.
+        train: of the train split, earlier used ones included.
+        holdout: held out.
+        running: whether a run is under way.
+    """
+
+    free: int
+    train: int
+    holdout: int
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """What is missing for a run."""
+
+    what: str
+    have: int
+    need: int
+
+
+async def lock_dataset(connection: Connection, tenant_id: str, name: str) -> Dataset:
+    """Lock a dataset's row until the transaction ends.
+
+    Raises:
+        NotFound: there is none of this name.
+    """
+    row = await connection.fetchrow(queries("train").lock_dataset, tenant_id, name)
+    if row is None:
+        raise NotFound(f"there is no dataset {name}", field="dataset", fix="create it, or record an example")
+    fields = {key: row[key] for key in Dataset.__dataclass_fields__ if key != "name"}
+    return Dataset(name=row["dataset"], **fields)
+
+
+async def count(connection: Connection, dataset: Dataset) -> Counts:
+    """Count under the lock."""
+    row = await connection.fetchrow(
+        queries("train").counts,
+        dataset.tenant_id,
+        dataset.name,
+        dataset.threshold,
+        dataset.minimum,
+        dataset.holdout_minimum,
+    )
+    assert row is not None
+    return Counts(row["free"], row["train"], row["holdout"], row["running"])
+
+
+def find_shortage(dataset: Dataset, counts: Counts) -> Shortage | None:
+    """What a dataset lacks for a run that could be trained and judged, or None."""
+    if counts.train < dataset.minimum:
+        return Shortage("train examples", counts.train, dataset.minimum)
+    if counts.holdout < dataset.holdout_minimum:
+        return Shortage("holdout examples", counts.holdout, dataset.holdout_minimum)
+    return None
+
+
+def may_fire(dataset: Dataset, counts: Counts) -> bool:
+    """Whether anything may start by itself now: a run could be judged, none is under way, not too many failed."""
+    return (
+        counts.free > 0
+        and not counts.running
+        and dataset.failures < dataset.max_failures
+        and find_shortage(dataset, counts) is None
+    )
+
+
+def reached_threshold(dataset: Dataset, counts: Counts) -> bool:
+    """Whether enough new examples wait. The whole dataset decides whether the holdout is large enough to judge by."""
+    return may_fire(dataset, counts) and counts.free >= dataset.threshold
+
+
+async def reached_age(connection: Connection, dataset: Dataset) -> datetime | None:
+    """When the oldest free example is as old as the dataset allows, or None."""
+    if dataset.max_age_hours is None:
+        return None
+    oldest = await connection.fetchval(queries("train").oldest_free, dataset.tenant_id, dataset.name)
+    return None if oldest is None else oldest + timedelta(hours=dataset.max_age_hours)
+
+
+async def fire_if_due(
+    connection: Connection, dataset: Dataset, counts: Counts | None = None
+) -> Sequence[Publication]:
+    """Say `training.batch_ready` once, where the threshold is reached or an age has to be looked at later.
+
+    Args:
+        connection: the transaction that locked the dataset.
+        dataset: as `lock_dataset` gave it.
+        counts: counted after the last change; counted here unless given.
+    """
+    if dataset.trigger_at is not None or dataset.failures >= dataset.max_failures:
+        return []
+    counts = counts or await count(connection, dataset)
+    now = datetime.now(UTC)
+    begin = max(now, dataset.not_before or now)
+    if reached_threshold(dataset, counts):
+        await set_marks(connection, dataset, trigger_at=begin)
+        return [_batch_ready(dataset, "threshold", begin - now)]
+    if dataset.age_check_at is None and may_fire(dataset, counts):
+        at = await reached_age(connection, dataset)
+        if at is not None:
+            begin = max(begin, at)
+            await set_marks(connection, dataset, age_check_at=begin)
+            return [_batch_ready(dataset, "age", begin - now)]
+    return []
+
+
+async def set_marks(connection: Connection, dataset: Dataset, **marks: Any) -> None:
+    """Remember which triggers of our own are under way; what is not named stays."""
+    trigger_at = marks.get("trigger_at", dataset.trigger_at)
+    age_check_at = marks.get("age_check_at", dataset.age_check_at)
+    await connection.execute(
+        queries("train").set_marks, dataset.tenant_id, dataset.name, trigger_at, age_check_at
+    )
+
+
+def _batch_ready(dataset: Dataset, reason: Reason, delay: timedelta) -> Publication:
+    return Publication(
+        "training.batch_ready",
+        {"dataset": dataset.name, "reason": reason},
+        subject=dataset.name,
+        delay=max(0.0, delay.total_seconds()),
+    )

@@ -1,0 +1,20 @@
+"""Examples become a run, a run a tuned model, and the model is promoted only when it is better.
+
+pool          what this wing handles
+examples      checks one example as OpenAI's JSONL wants it, and says where it belongs
+screening     secrets and personal data that keep an example out
+intake        example.recorded: an example joins its dataset, and the threshold may fire
+feedback      feedback.received: a rated or corrected answer becomes a pending example
+batch         training.batch_ready: a run is made and its examples are reserved
+batch_file    examples that came by uri
+runs          a run as the database has it
+advance       training.advance: one step of a run
+prepare       collecting, preparing, uploading
+submit        submitted: one paid job, whatever crashes
+monitor       validating, queued, running
+evaluate      evaluating: models answer the held-out examples
+grading       what an answer is worth
+verdict       the bootstrap, and whether to promote
+finish        promotion and rejection
+ending        a run's end: examples used or free again, files and jobs cleaned up
+"""
