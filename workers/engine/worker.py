@@ -37,7 +37,7 @@ LAST_CLAIM: Final = 1.0
 
 
 async def _nothing(ctx: dict[Any, Any]) -> None:
-    """Satisfies arq, which wants at least one function; never registered."""
+    """Satisfies arq, which wants at least one function."""
 
 
 class Worker(Stoppable):
