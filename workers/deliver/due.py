@@ -36,7 +36,6 @@ class Due:
     status: DeliveryState
     attempts: int
     body: bytes
-    created_at: datetime
     url: str
     endpoint_status: EndpointState
     headers: Mapping[str, str]
@@ -93,7 +92,6 @@ def _due(row: Any) -> Due:
         status=DeliveryState(row["status"]),
         attempts=row["attempts"],
         body=bytes(row["body"]),
-        created_at=row["created_at"],
         url=row["url"],
         endpoint_status=EndpointState(row["endpoint_status"]),
         headers=row["headers"],

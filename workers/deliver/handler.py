@@ -71,7 +71,7 @@ class Deliverer:
                 attempt = await self._attempt(due)
         except LaneFull:
             return Later(random.uniform(*_BUSY))  # noqa: S311 - jitter
-        return self._decided(due, attempt)
+        return self._decided(work, due, attempt)
 
     async def _attempt(self, due: Due) -> Attempt:
         """Sign and send; a secret that does not open is our fault, and the message waits for an operator."""
@@ -90,8 +90,9 @@ class Deliverer:
             return Attempt(OurFault(error.field or error.code, error.message), 0.0, None, now)
         return await send(self.egress, due, keys)
 
-    def _decided(self, due: Due, attempt: Attempt) -> Outcome:
-        age = (datetime.now(UTC) - due.created_at).total_seconds()
+    def _decided(self, work: Work, due: Due, attempt: Attempt) -> Outcome:
+        # The event's age, not the message's: a replay is a new event, and has all its patience again.
+        age = (datetime.now(UTC) - work.accepted_at).total_seconds()
         decision = decide(
             attempt.result,
             attempt=due.attempts + 1,

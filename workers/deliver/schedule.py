@@ -95,7 +95,7 @@ def decide(result: Result, *, attempt: int, age: float, spread: float) -> Decisi
     Args:
         result: what it came to.
         attempt: the attempt that just ended, 1 for the first; faults of ours do not count.
-        age: seconds since the message was written.
+        age: seconds since the message was written, or replayed.
         spread: uniform in [-1, 1], drawn by the caller.
     """
     match result:

@@ -1,6 +1,6 @@
 -- name: load
 -- Messages with the endpoints that they go to; what another tenant owns is not seen.
-SELECT d.tenant_id, d.delivery_id, d.endpoint_id, d.message_id, d.type, d.status, d.attempts, d.body, d.created_at,
+SELECT d.tenant_id, d.delivery_id, d.endpoint_id, d.message_id, d.type, d.status, d.attempts, d.body,
        coalesce(d.url, e.url) AS url, e.status AS endpoint_status, e.headers, e.timeout_seconds, e.secrets,
        e.failing_since
 FROM unnest($1::text[], $2::uuid[]) AS i (tenant_id, delivery_id)

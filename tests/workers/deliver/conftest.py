@@ -44,8 +44,9 @@ async def register(tenant: str, gateway_database: Database, settings: Settings) 
         timeout: float = 5.0,
         sealed: list[SealedSecret] | None = None,
         callback_prefix: bool = False,
+        secret: str | None = None,
     ) -> Endpoint:
-        endpoint, secret = uuid4(), new_secret()
+        endpoint, secret = uuid4(), secret or new_secret()
         entries = (
             sealed
             if sealed is not None
