@@ -21,6 +21,7 @@ retrieval       passages for a question, in one round trip
 vectors         embeddings as pgvector's wire bytes
 egress          the one guarded door to addresses that a tenant supplies
 secretbox       secrets at rest
+signing_secrets the whsec_ secrets of webhook endpoints: made, sealed, rotated, opened
 keys            API keys
 log             structured logs without text or secrets
 sql/            named queries and migrations
