@@ -57,7 +57,7 @@ def gateway() -> None:
     tie_to_owner()
     settings = serving_settings()
     start_logging(settings)
-    from producers.gateway import serve
+    from producers.gateway.serve import serve
 
     run_async(serve(settings))
 
