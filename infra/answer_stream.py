@@ -1,0 +1,216 @@
+"""A worker's tokens pass through here to whoever follows an answer: over a Redis stream per attempt, which nobody trusts.
+
+    penstock:v1:answer:{query}              the number of the attempt that writes now; INCR begins another
+    penstock:v1:answer:{query}:{attempt}    its events: retrieved, token, citation, finished
+    penstock:v1:answer:{query}:cancel       somebody asked to stop
+
+Every key has a time to live. Redis only says when to look: that an answer is finished, and what it is, is asked of the
+database, so an emptied Redis, a lost lease or a dead worker delays a follower and never misleads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from infra.queue_keys import PREFIX
+
+TTL = 3600
+"""Seconds for which streamed tokens are kept."""
+PROBES = (0.5, 1.0, 2.0, 5.0)
+"""Seconds without news after which the database is asked; the last one repeats."""
+COMMIT_WAITS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Seconds between looks for a result whose commit was announced."""
+
+Final = Callable[[], Awaitable[Mapping[str, Any] | None]]
+"""Reads the answer from the database: the finished one, or None while it is not."""
+
+_log = structlog.get_logger("penstock.answer_stream")
+
+
+def pointer_key(query_id: str) -> str:
+    """Counts attempts; its value names the one that writes. Expires an hour after the last attempt began."""
+    return f"{PREFIX}answer:{query_id}"
+
+
+def stream_key(query_id: str, attempt: int) -> str:
+    """The events of one attempt. Expires an hour after its first event."""
+    return f"{PREFIX}answer:{query_id}:{attempt}"
+
+
+def cancel_key(query_id: str) -> str:
+    """Exists when somebody asked to stop. Expires after an hour."""
+    return f"{PREFIX}answer:{query_id}:cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """One server-sent event of an answer.
+
+    Attributes:
+        id: `attempt-n`, what a client sends back as Last-Event-ID.
+        event: retrieved, token, citation, restart, done or error.
+    """
+
+    id: str
+    event: str
+    data: Mapping[str, Any]
+
+
+class AnswerWriter:
+    """Writes the events of one attempt. When Redis is away the answer goes on without its stream."""
+
+    def __init__(self, client: redis.asyncio.Redis, query_id: str) -> None:
+        """Prepare; `begin` opens an attempt."""
+        self._client = client
+        self._query_id = query_id
+        self._attempt = 0
+        self._written = 0
+
+    async def begin(self) -> None:
+        """Begin an attempt: followers of an earlier one are told to start over."""
+        self._written = 0
+        try:
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.incr(pointer_key(self._query_id))
+                pipe.expire(pointer_key(self._query_id), TTL)
+                self._attempt = int((await pipe.execute())[0])
+        except RedisError as error:
+            self._gone(error)
+
+    async def write(self, event: str, data: Mapping[str, Any]) -> bool:
+        """Append one event.
+
+        Returns:
+            Whether somebody asked to stop.
+        """
+        if not self._attempt:
+            return False
+        self._written += 1
+        key = stream_key(self._query_id, self._attempt)
+        try:
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.xadd(key, {"event": event, "data": orjson.dumps(data)}, id=f"{self._written}-0")
+                if self._written == 1:
+                    pipe.expire(key, TTL)
+                pipe.exists(cancel_key(self._query_id))
+                return bool((await pipe.execute())[-1])
+        except RedisError as error:
+            self._gone(error)
+            return False
+
+    def _gone(self, error: RedisError) -> None:
+        self._attempt = 0
+        _log.warning(
+            "answer_stream.redis_away", error=type(error).__name__, next_step="the answer is not streamed"
+        )
+
+
+async def ask_to_stop(client: redis.asyncio.Redis, query_id: str) -> None:
+    """Tell the worker that writes an answer to stop; it looks whenever it streams."""
+    await client.set(cancel_key(query_id), b"1", ex=TTL)
+
+
+async def follow(
+    client: redis.asyncio.Redis, query_id: str, after: str | None, *, final: Final
+) -> AsyncIterator[StreamEvent]:
+    """Relay an answer's events as they are written, until it is finished.
+
+    Args:
+        client: a Redis client; one connection is held while waiting.
+        query_id: the ledger's id of the question.
+        after: the last event that the client has seen (`attempt-n`), or None.
+        final: reads the finished answer.
+
+    Yields:
+        Events after `after`. When the attempt changed in between, `restart` comes first and the client discards what
+        it has. The last one is `done`, or `error` when the answer failed; its data is what `final` returned.
+
+    Raises:
+        RedisError: Redis is away; the caller may poll `final` instead.
+    """
+    attempt, seen = _position(after)
+    told = after is not None
+    silent_since, probes = time.monotonic(), 0
+    while True:
+        current = int(await client.get(pointer_key(query_id)) or 0)
+        if current not in {0, attempt}:
+            attempt, seen = current, 0
+            if told:
+                yield StreamEvent(f"{attempt}-0", "restart", {})
+        announced = False
+        for n, event, data in await _news(
+            client, query_id, attempt, seen, PROBES[min(probes, len(PROBES) - 1)]
+        ):
+            seen, told = n, True
+            silent_since, probes = time.monotonic(), 0
+            if event == "finished":
+                announced = True
+                break
+            yield StreamEvent(f"{attempt}-{n}", event, data)
+        due = time.monotonic() - silent_since >= PROBES[min(probes, len(PROBES) - 1)]
+        if not announced and not due:
+            continue
+        probes += 1
+        result = await _result(final, announced)
+        if result is not None:
+            kind = "error" if result.get("status") == "failed" else "done"
+            yield StreamEvent(f"{attempt}-{seen + 1}", kind, result)
+            return
+
+
+async def wait_for_answer(
+    client: redis.asyncio.Redis, query_id: str, *, final: Final, timeout: float
+) -> Mapping[str, Any] | None:
+    """Wait until an answer is finished, at most `timeout` seconds; None when it is not by then."""
+    try:
+        async with asyncio.timeout(timeout):
+            async for event in follow(client, query_id, None, final=final):
+                if event.event in {"done", "error"}:
+                    return event.data
+    except TimeoutError:
+        return await final()
+    return None
+
+
+async def _news(
+    client: redis.asyncio.Redis, query_id: str, attempt: int, seen: int, wait: float
+) -> list[tuple[int, str, Mapping[str, Any]]]:
+    """New events of this attempt; waits for one of them, or for the first event of the next attempt."""
+    own = stream_key(query_id, attempt)
+    wanted: dict[Any, Any] = {stream_key(query_id, attempt + 1): "0-0"}
+    if attempt:
+        wanted[own] = f"{seen}-0"
+    found = await client.xread(wanted, count=200, block=max(1, int(wait * 1000)))
+    return [
+        (int(entry_id.split(b"-")[0]), fields[b"event"].decode(), orjson.loads(fields[b"data"]))
+        for key, entries in found or []
+        if key == own.encode()
+        for entry_id, fields in entries
+    ]
+
+
+async def _result(final: Final, announced: bool) -> Mapping[str, Any] | None:
+    """The finished answer. A worker announces it before its commit, so an announced one is looked for a few times."""
+    for wait in COMMIT_WAITS if announced else (0.0,):
+        await asyncio.sleep(wait)
+        result = await final()
+        if result is not None:
+            return result
+    return None
+
+
+def _position(after: str | None) -> tuple[int, int]:
+    """Attempt and event number of a Last-Event-ID; anything unreadable means from the beginning."""
+    attempt, _, n = (after or "").partition("-")
+    if attempt.isdecimal() and n.isdecimal():
+        return int(attempt), int(n)
+    return 0, 0

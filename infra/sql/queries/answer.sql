@@ -1,0 +1,66 @@
+-- name: alias
+-- What an alias means now, with the model to fall back to.
+SELECT a.model, coalesce(m.base_model, a.previous) AS base_model, m.dataset
+FROM model_aliases a LEFT JOIN models m ON m.tenant_id = a.tenant_id AND m.model = a.model
+WHERE a.tenant_id = $1 AND a.alias = $2
+
+-- name: template
+-- The newest version of a template.
+SELECT version, body FROM templates WHERE tenant_id = $1 AND name = $2 ORDER BY version DESC LIMIT 1
+
+-- name: add_template
+-- Keeps a version; nothing comes back when somebody else kept that number first.
+INSERT INTO templates (tenant_id, name, version, body) VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id, name, version) DO NOTHING RETURNING version
+
+-- name: read
+-- An answer, or what its event says as long as there is none.
+SELECT a.status, a.question, a.standalone, a.collections, a.answer, a.structured, a.citations, a.passages, a.report,
+       a.alias, a.model, a.usage, a.timings_ms, a.error, a.created_at, a.finished_at
+FROM answers a WHERE a.tenant_id = $1 AND a.query_id = $2
+UNION ALL
+SELECT CASE WHEN e.dead_at IS NULL THEN 'pending' ELSE 'failed' END, e.data->>'question', NULL,
+       ARRAY(SELECT jsonb_array_elements_text(e.data->'collections')), NULL, NULL, '[]', '[]', '{}',
+       e.data->>'model', NULL, '{}', '{}', e.error, e.accepted_at, e.dead_at
+FROM events e
+WHERE e.tenant_id = $1 AND e.event_id = $2 AND e.type = 'query.received'
+  AND NOT EXISTS (SELECT FROM answers a WHERE a.tenant_id = $1 AND a.query_id = $2)
+
+-- name: standing
+-- How an answer stands, locked until the transaction ends.
+SELECT status, error FROM answers WHERE tenant_id = $1 AND query_id = $2 FOR UPDATE
+
+-- name: stands
+-- How an answer stands.
+SELECT status, error FROM answers WHERE tenant_id = $1 AND query_id = $2
+
+-- name: begin
+-- Shows that a model is writing; an answer that is finished stays as it is.
+INSERT INTO answers (tenant_id, query_id, status, question, collections, alias, subjectref)
+VALUES ($1, $2, 'streaming', $3, $4, $5, $6)
+ON CONFLICT (tenant_id, query_id) DO UPDATE SET status = 'streaming' WHERE answers.status = ANY ($7::text[])
+
+-- name: finish
+-- Writes a finished answer, once: a row whose state does not allow it stays as it is.
+INSERT INTO answers AS a (
+  tenant_id, query_id, status, question, standalone, collections, answer, structured, citations, passages, report,
+  alias, model, usage, timings_ms, error, subjectref, created_at, finished_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, now())
+ON CONFLICT (tenant_id, query_id) DO UPDATE SET
+  status = excluded.status, standalone = excluded.standalone, answer = excluded.answer,
+  structured = excluded.structured, citations = excluded.citations, passages = excluded.passages,
+  report = excluded.report, alias = excluded.alias, model = excluded.model, usage = excluded.usage,
+  timings_ms = excluded.timings_ms, error = excluded.error, finished_at = excluded.finished_at
+WHERE a.status = ANY ($19::text[])
+RETURNING status
+
+-- name: cancel
+-- Withdraws a question that is not finished, whether a worker has taken it up or not.
+INSERT INTO answers AS a (tenant_id, query_id, status, question, collections, error, subjectref, created_at, finished_at)
+SELECT e.tenant_id, e.event_id, 'failed', e.data->>'question',
+       ARRAY(SELECT jsonb_array_elements_text(e.data->'collections')), $3, e.attributes->>'subjectref',
+       e.accepted_at, now()
+FROM events e WHERE e.tenant_id = $1 AND e.event_id = $2 AND e.type = 'query.received' AND e.finished_at IS NULL
+ON CONFLICT (tenant_id, query_id) DO UPDATE SET status = 'failed', error = excluded.error, finished_at = now()
+WHERE a.status = ANY ($4::text[])
+RETURNING status
