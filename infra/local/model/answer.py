@@ -112,7 +112,7 @@ def _judged(question: Question, readings: Sequence[Reading]) -> list[Candidate]:
                     passage=reading.passage.id,
                     quote=q.sentence.text,
                     vector=vector,
-                    score=alike + 0.5 * covered + 0.3 * around + 0.2 * relevance + lead - q.poor,
+                    score=alike + 0.3 * covered + 0.5 * around + 0.2 * relevance + lead - q.poor,
                     fits=alike >= CLEAR or (alike >= SIMILAR and around >= COVERED),
                 )
             )

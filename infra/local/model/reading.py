@@ -25,7 +25,8 @@ _CODE = re.compile(r"::=|>>>|\bimport \w+\n|\bdef \w+\(|\bclass \w+[(:]")
 _ASIDE = re.compile(
     r"(?:see also|for example|for instance|e\.g\.|note that|changed in|added in|new in)\b", re.IGNORECASE
 )
-_SHORT = 5
+_SCRAP, _SHORT = 3, 5
+"""Below so many words a sentence is a scrap of one, or a short one."""
 _LEAD = 5
 
 
@@ -89,7 +90,7 @@ def _poor(text: str, words: list[str]) -> float:
     """Fragments, code, asides, questions and introductions of a list make poor answers."""
     symbols = sum(1 for word in words if not any(letter.isalpha() for letter in word))
     return (
-        (0.30 if len(words) < _SHORT else 0.0)
+        (0.30 if len(words) < _SCRAP else 0.05 if len(words) < _SHORT else 0.0)
         + (0.30 if symbols > 0.3 * len(words) or _CODE.search(text) else 0.0)
         + (0.15 if _ASIDE.match(text) else 0.0)
         + (0.20 if text.endswith("?") else 0.0)

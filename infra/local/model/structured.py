@@ -92,11 +92,13 @@ def check(schema: object, path: str, depth: int) -> None:
         check(inner, f"{path}.{name}", depth + 1)
     if "items" in schema:
         check(schema["items"], f"{path}[]", depth + 1)
-    options = schema.get("anyOf", [{}])
-    if not isinstance(options, list) or not options or schema.get("enum", [0]) == []:
+    if "anyOf" in schema:
+        if not isinstance(schema["anyOf"], list) or not schema["anyOf"]:
+            raise _refused(path, "allows no value")
+        for inner in schema["anyOf"]:
+            check(inner, f"{path}|", depth + 1)
+    if schema.get("enum", [0]) == []:
         raise _refused(path, "allows no value")
-    for inner in options:
-        check(inner, f"{path}|", depth + 1)
 
 
 def _refused(path: str, why: str) -> ApiError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from infra.local.model.vectors import Encoder
 
@@ -41,6 +42,7 @@ _ENDINGS = (
 _SHORTEST_STEM = 3
 
 
+@lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
     """Cut the commonest English endings; crude, and the same on both sides of a comparison."""
     for ending in _ENDINGS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, filterfalse
 from pathlib import Path
 
 from tokenizers import Tokenizer as VendorTokenizer
@@ -44,7 +44,7 @@ class Tokenizer:
         """Token ids of each text; an empty text has none."""
         rows = [_UNIT.findall(" " + text) if text else [] for text in texts]
         known = self._room()
-        missing = list(set().union(*rows) - known.keys())
+        missing = list(filterfalse(known.__contains__, set().union(*rows)))
         rare: dict[str, tuple[int, ...]] = {}
         if missing:
             for unit, encoded in zip(missing, self._vendor.encode_batch_fast(missing), strict=True):
