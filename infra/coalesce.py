@@ -73,8 +73,15 @@ class Coalescer(Generic[Item, Result]):
         else:
             # One turn of the loop lets every caller that is ready hand over its item.
             await asyncio.sleep(0)
-        while batch := self._take():
-            await self._run(batch)
+        try:
+            while batch := self._take():
+                await self._run(batch)
+        finally:
+            # At once, not in a done callback, which runs after the callers of the last batch: the item that one of
+            # them hands over next must find that nobody is draining any more.
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.discard(task)
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
