@@ -91,6 +91,7 @@ class Budget:
         self._promise: Coalescer[_Ask, Reservation] = Coalescer(self._promise_many, limit=500)
         self._book = Book()
         self._closing = asyncio.Event()
+        self._booking = asyncio.Lock()
         self._booker: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -177,15 +178,16 @@ class Budget:
         Raises:
             Unavailable: the database is away; nothing is lost, the sums are kept.
         """
-        book, self._book = self._book, Book()
-        if not book:
-            return
-        try:
-            async with self._database.transaction(*book.tenants()) as connection:
-                await book.write(connection)
-        except BaseException:
-            self._book.merge(book)
-            raise
+        async with self._booking:  # whoever flushes waits for what is being booked already
+            book, self._book = self._book, Book()
+            if not book:
+                return
+            try:
+                async with self._database.transaction(*book.tenants()) as connection:
+                    await book.write(connection)
+            except BaseException:
+                self._book.merge(book)
+                raise
 
     async def aclose(self) -> None:
         """Book the last calls.
