@@ -1,7 +1,7 @@
 """The HTTP API: requests become events, and what became of them is told.
 
 app         puts the routes together
-serve       runs the API and the ops port in one process
+server      runs the API and the ops port in one process
 resources   what the API stands on, opened once
 exchange    every request gets an id, headers and one log line
 problems    every error becomes a problem document (RFC 9457)
@@ -13,8 +13,31 @@ addresses   what stands in a path or a Location header
 respond     plain values leave as JSON
 shapes      requests and answers as models
 metrics     what the gateway counts
-answering   waiting for answers, and relaying them as they are written
+publishing  events that other requests stand for
+callbacks   where an answer may be sent
+waiting     waiting for an event's end
+streaming   an answer relayed as it is written
 openapi     what the OpenAPI document says beyond what FastAPI sees
 problem_protocol  bytes that are not HTTP
 routes/     one file per kind of thing
+
+`from producers.gateway import serve` works and imports nothing before it is asked for.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from producers.gateway.server import serve
+
+__all__ = ["serve"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the server when somebody asks for `serve`."""
+    if name == "serve":
+        from producers.gateway.server import serve  # noqa: PLC0415 - the package must import nothing by itself
+
+        return serve
+    raise AttributeError(f"module 'producers.gateway' has no attribute {name!r}")

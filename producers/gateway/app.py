@@ -11,21 +11,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from infra.settings import Settings
+from infra.templates import TemplateBody
 from producers.gateway import openapi
 from producers.gateway.exchange import Exchange
 from producers.gateway.problems import on_http_exception, on_penstock_error, on_validation_error
 from producers.gateway.resources import Gateway
-from producers.gateway.routes import (
-    collections,
-    documents,
-    events,
-    health,
-    queries,
-    search,
-    templates,
-    training,
-    webhooks,
-)
+from producers.gateway.routes import documents, events, health, queries, search, templates, webhooks
 from producers.gateway.shapes import base, questions
 from producers.gateway.shapes import documents as documents_shapes
 from producers.gateway.shapes import training as training_shapes
@@ -35,6 +26,7 @@ from schemas.errors import PenstockError
 API_VERSION = "1.0.0"
 BODIES: list[type[BaseModel]] = [
     base.Problem,
+    TemplateBody,
     documents_shapes.DocumentBody,
     questions.SearchBody,
     questions.QueryBody,
@@ -46,7 +38,7 @@ BODIES: list[type[BaseModel]] = [
     webhooks_shapes.WebhookChange,
     webhooks_shapes.RotateBody,
 ]
-ROUTERS = (events, documents, collections, search, queries, training, templates, webhooks, health)
+ROUTERS = (events, documents, search, queries, templates, webhooks, health)
 
 
 def create_app(settings: Settings, resources: Gateway) -> FastAPI:

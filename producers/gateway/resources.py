@@ -10,13 +10,18 @@ from dataclasses import dataclass
 import redis.asyncio
 from starlette.requests import Request
 
+from infra.budget import Budget
 from infra.bus import Bus, open_redis
 from infra.database import Database
 from infra.egress.policy import EgressPolicy
+from infra.llm import ModelApi
+from infra.prices import load_prices
+from infra.retrieval import Retriever
 from infra.secretbox import SecretBox
 from infra.settings import Settings
 from producers.gateway.access import KeyRing
 from producers.gateway.metrics import GatewayMetrics
+from producers.gateway.waiting import EndWatch
 from schemas.errors import Unavailable
 
 ROLE = "penstock_gateway"
@@ -29,6 +34,8 @@ class Gateway:
     Attributes:
         database: acts as ``penstock_gateway``.
         redis: for queues and answer streams; never a record.
+        retriever: finds passages; None when no model key is set, because a question must be embedded.
+        ends: tells waiters when their events have ended.
         egress: which of a tenant's URLs may be registered.
         box: seals webhook secrets; None when no key is set.
         stopping: set when the process is to end, so that streams end in time.
@@ -40,9 +47,23 @@ class Gateway:
     bus: Bus
     keys: KeyRing
     metrics: GatewayMetrics
+    retriever: Retriever | None
+    ends: EndWatch
     egress: EgressPolicy
     box: SecretBox | None
     stopping: asyncio.Event
+
+    def need_retriever(self) -> Retriever:
+        """What finds passages.
+
+        Raises:
+            Unavailable: the operator has set no model key.
+        """
+        if self.retriever is None:
+            raise Unavailable(
+                "nothing can be searched: the gateway has no OPENAI_API_KEY", fix="tell the operator"
+            )
+        return self.retriever
 
     def need_box(self) -> SecretBox:
         """What seals webhook secrets.
@@ -83,13 +104,44 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         held.push_async_callback(keys.flush_used)
         noting = asyncio.create_task(keys.note_used())
         held.push_async_callback(_end, noting)
+        retriever = await _open_retriever(settings, database, held)
         egress = EgressPolicy.parse(
             settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.egress_proxy
         )
         box = None
         if settings.secret_keys is not None:
             box = SecretBox.from_keys(settings.secret_keys.get_secret_value())
-        yield Gateway(settings, database, client, bus, keys, GatewayMetrics(), egress, box, asyncio.Event())
+        ends = EndWatch(database)
+        held.push_async_callback(ends.aclose)
+        yield Gateway(
+            settings=settings,
+            database=database,
+            redis=client,
+            bus=bus,
+            keys=keys,
+            metrics=GatewayMetrics(),
+            retriever=retriever,
+            ends=ends,
+            egress=egress,
+            box=box,
+            stopping=asyncio.Event(),
+        )
+
+
+async def _open_retriever(settings: Settings, database: Database, held: AsyncExitStack) -> Retriever | None:
+    if settings.openai_api_key is None:
+        return None
+    models = await held.enter_async_context(
+        ModelApi.open(
+            settings.openai_base_url,
+            settings.openai_api_key.get_secret_value(),
+            timeout=settings.model_timeout,
+        )
+    )
+    budget = await held.enter_async_context(
+        Budget(database, load_prices(settings.prices), settings.budget_day, settings.budget_month)
+    )
+    return Retriever(database, models, budget)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

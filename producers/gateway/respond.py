@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Plain values, dates and UUIDs as JSON."""
-    return Response(orjson.dumps(value), status, dict(headers or {}), "application/json")
+    # asyncpg's UUIDs are a subclass, which orjson leaves to `default`.
+    return Response(orjson.dumps(value, default=str), status, dict(headers or {}), "application/json")
 
 
 def no_content() -> Response:

@@ -84,3 +84,18 @@ class FeedbackBody(Shape):
         if self.rating is None and self.corrected is None:
             raise ValueError("give a rating, a corrected text, or both")
         return self
+
+
+class TemplateView(View):
+    """A version of a prompt template."""
+
+    name: str
+    version: int
+    body: dict[str, Any]
+
+
+class TemplatePage(View):
+    """A page of templates, by name."""
+
+    items: list[TemplateView]
+    next_cursor: str | None
