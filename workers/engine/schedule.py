@@ -13,14 +13,17 @@ class Schedule:
     """When to claim next. Times are those of the event loop.
 
     A suspect (a job whose worker died at least twice) is claimed alone: first nothing new is claimed until what runs
-    has ended, then the suspects one by one, then claiming goes on as before.
+    has ended, then the suspects one by one, then claiming goes on as before. A worker that isolates suspects in child
+    processes need not wait: it claims them one by one beside the others.
 
     Args:
         poll: seconds between claims when nothing gives a reason, for the sake of producers that do not ring.
+        isolates: whether suspects run in child processes.
     """
 
-    def __init__(self, poll: float) -> None:
+    def __init__(self, poll: float, *, isolates: bool) -> None:
         self.poll = max(poll, SHORTEST_POLL)
+        self.isolates = isolates
         self.wanted = True
         self.suspects = False
         self.alone = False
@@ -40,19 +43,19 @@ class Schedule:
         """How many jobs the next claim may bring."""
         if self.alone:
             return 0
-        if self.suspects:
+        if self.suspects and not self.isolates:
             return 1 if running == 0 else 0
         return max(0, free)
 
     def saw(self, claim: Claim, now: float) -> None:
         """Learn from a claim."""
-        if self.suspects:
+        if self.suspects and not self.isolates:
             # It was for a suspect. If there was none left, go back to claiming many.
             self.suspects = self.alone = bool(claim.jobs)
             self.wanted = True
             return
         self.suspects = claim.suspects > 0
-        self.wanted = claim.more or self.suspects
+        self.wanted = claim.more or (self.suspects and not self.isolates)
         wait = self.poll
         if claim.next_due_ms is not None:
             # One millisecond more, because Redis's clock was cut to whole ones.

@@ -18,7 +18,7 @@ from workers.engine.lua import Script
 
 FIELDS: Final = 6
 
-Verb = Literal["done", "dead", "again"]
+Verb = Literal["done", "dead", "again", "lost"]
 
 
 class Candidate(NamedTuple):

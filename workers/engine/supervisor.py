@@ -111,3 +111,8 @@ def follow_supervisor() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     loop.add_reader(descriptor, gone)
+
+
+def supervise(command: Sequence[str], *, processes: int) -> int:
+    """Run a command in several processes, in this environment, until all have ended; returns the exit code."""
+    return asyncio.run(Supervisor(command, processes=processes, environment=os.environ).run())

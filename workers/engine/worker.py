@@ -8,39 +8,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-from arq.connections import RedisSettings, create_pool, log_redis_info
 from arq.constants import abort_job_max_age
 from arq.typing import WorkerCoroutine
 from arq.utils import timestamp_ms
-from arq.worker import Function, logger
+from arq.worker import Function
 
 from workers.engine.doorbell import Doorbell
 from workers.engine.handover import Handover, counts
 from workers.engine.intake import sort
+from workers.engine.isolation import Isolation
 from workers.engine.leases import Leases
-from workers.engine.link import RedisLink
+from workers.engine.lifetime import Lifetime
 from workers.engine.narration import Narration
 from workers.engine.outbox import Outbox
 from workers.engine.plain import PlainJobs
 from workers.engine.policy import Policy
 from workers.engine.schedule import Schedule
-from workers.engine.shutdown import Stoppable
 from workers.engine.store import Claim, QueueStore, Settlement
 from workers.engine.types import BatchRunner, ClaimedJob, Health, Verdict
 
 CLAIM_LIMIT: Final = 1000
 LAST_CLAIM: Final = 1.0
+SUSPECT: Final = 2
 
 
 async def _nothing(ctx: dict[Any, Any]) -> None:
     """Satisfies arq, which wants at least one function."""
 
 
-class Worker(Stoppable):
+class Worker(Lifetime):
     """arq's worker with leases, batches and a doorbell.
 
     Args:
@@ -49,6 +48,8 @@ class Worker(Stoppable):
         policy: decides what an exception of a registered function means; None as in arq, where it ends the job.
         lease: seconds; a killed worker's jobs run again after this long.
         lease_memory: seconds after its end for which a lease is still recognised as lost. None: 30 leases.
+        isolate: argv of a command that calls `solo.run_solo`. Jobs whose worker died twice then run in such a child
+            process; without it they run here, alone.
         narrate: log in arq's words, two lines per job with its arguments. Leaks payloads; for debugging.
         options: the other arguments of `arq.Worker`. `poll_delay` is the slow poll for producers that do not ring.
     """
@@ -61,6 +62,7 @@ class Worker(Stoppable):
         policy: Policy | None = None,
         lease: float = 30.0,
         lease_memory: float | None = None,
+        isolate: Sequence[str] | None = None,
         narrate: bool = False,
         **options: Any,
     ) -> None:
@@ -70,11 +72,11 @@ class Worker(Stoppable):
             self.functions.clear()
         self._runner = batch_runner
         self._policy = policy
+        self._isolate = isolate
         self._lease_ms = round(lease * 1000)
         self._memory_ms = round((lease * 30 if lease_memory is None else lease_memory) * 1000)
         self._narration = Narration(narrate=narrate, log_results=self.log_results)
-        self._link = RedisLink(self.queue_name)
-        self._schedule = Schedule(self.poll_delay_s)
+        self._schedule = Schedule(self.poll_delay_s, isolates=isolate is not None)
         if self._pool is not None:
             self._assemble()
 
@@ -105,17 +107,17 @@ class Worker(Stoppable):
             stopping=lambda: self._stopping,
             ended=self._slot_freed,
         )
-        self._handover = (
-            None
-            if self._runner is None
-            else Handover(
+        self._handover = self._isolation = None
+        if self._runner is not None:
+            self._handover = Handover(
                 self._runner,
                 self._outbox,
                 tasks=self.tasks,
                 stopping=lambda: self._stopping,
                 ended=self._reported,
             )
-        )
+        if self._isolate is not None:
+            self._isolation = Isolation(self._isolate, self._outbox, tasks=self.tasks, ended=self._reported)
 
     async def main(self) -> None:
         """Run until stopped, in burst mode until the queue is empty."""
@@ -134,27 +136,6 @@ class Worker(Stoppable):
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
 
-    async def _open(self) -> None:
-        if self._pool is None:
-            # A burst reports an unreachable Redis as arq does; a service waits for it.
-            retries = self.redis_settings.conn_retries if self.burst and self.redis_settings else 0
-            settings = replace(self.redis_settings or RedisSettings(), conn_retries=retries)
-            connect = partial(
-                create_pool,
-                settings,
-                job_deserializer=self.job_deserializer,
-                job_serializer=self.job_serializer,
-                default_queue_name=self.queue_name,
-                expires_extra_ms=self.expires_extra_ms,
-            )
-            self._pool = await (connect() if self.burst else self._link.persist(connect))
-            self._assemble()
-        logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
-        await log_redis_info(self.pool, logger.info)
-        self.ctx["redis"] = self.pool
-        if self.on_startup:
-            await self.on_startup(self.ctx)
-
     async def _turn(self) -> bool:
         """Claim if there is room and reason, do the housekeeping when due, sleep until the next reason.
 
@@ -165,12 +146,18 @@ class Worker(Stoppable):
             return True
         schedule, room = self._schedule, self._room()
         if room > 0 and schedule.due(self.loop.time()):
-            claim = await self._link.persist(lambda: self._claim(room))
+            claim = await self._link.persist(
+                partial(self._claim, room, alone=not schedule.isolates and schedule.suspects)
+            )
             schedule.saw(claim, self.loop.time())
             if self._stopping:
                 self._return(claim)
             else:
                 self._take(claim)
+        if schedule.suspects and self._isolation and not self._isolation.busy and not self._stopping:
+            claim = await self._link.persist(partial(self._claim, 1, alone=True))
+            schedule.suspects = bool(claim.jobs)
+            self._take(claim)
         if self.loop.time() >= schedule.tick_at:
             await self._link.persist(self._tick)
         if self.burst and await self._burst_over():
@@ -187,8 +174,7 @@ class Worker(Stoppable):
             free = min(free, self.max_burst_jobs - self._jobs_started())
         return self._schedule.room(free=free, running=self.job_counter)
 
-    async def _claim(self, room: int) -> Claim:
-        alone = self._schedule.suspects
+    async def _claim(self, room: int, *, alone: bool = False) -> Claim:
         claiming = self.loop.create_task(
             self._store.claim(want=room, alone=alone, aborts=self.allow_abort_jobs)
         )
@@ -225,7 +211,9 @@ class Worker(Stoppable):
         if self._handover is not None:
             for job in (*jobs.runner, *jobs.bury):
                 self._leases.add(job)
-            if jobs.runner:
+            if jobs.runner and self._isolation is not None and jobs.runner[0].losses >= SUSPECT:
+                self._isolation.start(jobs.runner[0])  # a suspect is claimed alone
+            elif jobs.runner:
                 self._handover.start(jobs.runner)
             if jobs.bury:
                 self._handover.bury(jobs.bury)
@@ -258,7 +246,8 @@ class Worker(Stoppable):
         if self.job_counter == 0:
             self._schedule.alone = False
         was_full = self.job_counter == self.max_jobs - 1
-        if self._schedule.wanted or was_full or self.burst or self._stopping:
+        reason = self._schedule.wanted or self._schedule.suspects
+        if reason or was_full or self.burst or self._stopping:
             self._alarm.ring()
         self._doorbell.room()
 
@@ -273,6 +262,8 @@ class Worker(Stoppable):
         self._plain.give_back_rest()
         if self._handover is not None:
             self._handover.give_back_rest()
+        if self._isolation is not None:
+            self._isolation.give_back_rest()
         await self._outbox.join()
         await self._link.persist(lambda: self.pool.delete(self.health_check_key))
 
@@ -280,8 +271,10 @@ class Worker(Stoppable):
         run = self._plain.running.get(job.job_id)
         if run is not None and run.job is job:
             run.cancel("lost")
-        elif self._handover is not None:
+        if self._handover is not None:
             self._handover.lost(job)
+        if self._isolation is not None:
+            self._isolation.lost(job)
 
     async def _cancel_aborted_jobs(self) -> None:
         if not self._plain.running:

@@ -19,6 +19,7 @@ from workers.engine.supervisor import follow_supervisor
 
 async def work(ctx: dict[str, Any], seconds: float) -> None:
     """Run for a while, then count."""
+    await ctx["redis"].hincrby("starts", ctx["job_id"], 1)
     await asyncio.sleep(seconds)
     await ctx["redis"].hincrby("effects", ctx["job_id"], 1)
 

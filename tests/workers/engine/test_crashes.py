@@ -124,7 +124,7 @@ async def test_a_signal_ends_a_worker_in_order(pool: ArqRedis, start: Start) -> 
 
 
 async def _both_run(pool: ArqRedis) -> bool:
-    return 2 == len(await pool.zrange(queue_keys.running(QUEUE), 0, -1))
+    return 2 == len(await mapping(pool, "starts"))
 
 
 async def test_a_worker_outlives_a_restart_of_redis(

@@ -1,9 +1,9 @@
--- Ends many claims in one call: done, run again later, or dead; refuses those whose lease another worker has now.
+-- Ends many claims in one call: done, run again, or dead; refuses those whose lease another worker has now.
 --
 -- KEYS  1 queue  2 lost  3 clock  4 dead  5 dead:at  6 bell  7 arq:abort  8 running
 -- ARGV  1 n, then n pairs (id, token): done without a result, the common case
 --       then per other job: id, token, verb, delay_ms, attempt, result, result_ttl_ms, keep_ms, dead letter
---         verb 'done' | 'dead' | 'again'. result '' = none; result_ttl_ms 0 = for ever. attempt '' = not charged.
+--         verb 'done' | 'dead' | 'again' | 'lost' (again, and its process died). result '' = none; result_ttl_ms 0 = for ever. attempt '' = not charged.
 --         keep_ms > 0: the in-progress key stays that long (cron jobs, so that they do not run twice).
 -- Reply the refused ids.
 --
@@ -37,7 +37,11 @@ for i = 1, #jobs do
   end
   if not mine then
     -- Nothing of it is ours to change.
-  elseif verb == 'again' then
+  elseif verb == 'again' or verb == 'lost' then
+    if verb == 'lost' then
+      redis.call('HINCRBY', KEYS[2], id, 1)
+      redis.call('PEXPIRE', KEYS[2], 86400000)
+    end
     if attempt ~= '' then
       redis.call('SET', 'arq:retry:' .. id, attempt, 'PX', 88400000 + tonumber(delay))
     end

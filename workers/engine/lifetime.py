@@ -1,23 +1,28 @@
-"""A signal enters here; claiming stops, running jobs get their grace, the rest is given back uncharged."""
+"""A worker's beginning and end: it waits for Redis to begin; told to stop, it gives back uncharged what cannot finish."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import arq
 import structlog
+from arq.connections import RedisSettings, create_pool, log_redis_info
+from arq.worker import logger
 
 from workers.engine.alarm import Alarm
+from workers.engine.link import RedisLink
 
 CLOSING: Final = 5.0
 
 log = structlog.get_logger()
 
 
-class Stoppable(arq.Worker):
-    """arq's ways to stop a worker, made safe. `job_completion_wait` is the grace in seconds; 0 means none."""
+class Lifetime(arq.Worker):
+    """arq's ways to start and stop a worker, made safe. `job_completion_wait` is the grace in seconds; 0 means none."""
 
     job_counter: int
     jobs_complete: int
@@ -30,6 +35,32 @@ class Stoppable(arq.Worker):
         self._grace: asyncio.Task[Any] | None = None
         self._alarm = Alarm()
         super().__init__(*args, **options)
+        self._link = RedisLink(self.queue_name)
+
+    def _assemble(self) -> None:
+        """Put the parts around the pool, once there is one."""
+        raise NotImplementedError
+
+    async def _open(self) -> None:
+        if self._pool is None:
+            # A burst reports an unreachable Redis as arq does; a service waits for it.
+            retries = self.redis_settings.conn_retries if self.burst and self.redis_settings else 0
+            settings = replace(self.redis_settings or RedisSettings(), conn_retries=retries)
+            connect = partial(
+                create_pool,
+                settings,
+                job_deserializer=self.job_deserializer,
+                job_serializer=self.job_serializer,
+                default_queue_name=self.queue_name,
+                expires_extra_ms=self.expires_extra_ms,
+            )
+            self._pool = await (connect() if self.burst else self._link.persist(connect))
+            self._assemble()
+        logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
+        await log_redis_info(self.pool, logger.info)
+        self.ctx["redis"] = self.pool
+        if self.on_startup:
+            await self.on_startup(self.ctx)
 
     async def _hand_back(self) -> None:
         """Give back what still runs and send all settlements; called when all tasks have ended."""
