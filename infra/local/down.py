@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from infra.local import processes
 from infra.local.binaries import postgres_install
 from infra.local.folder import Folder
@@ -152,6 +150,8 @@ def _tidy(folder: Folder, home: Path) -> None:
         server.tidy()
     except (PenstockError, OSError) as error:
         processes.stop_all(folder.token)
+        import structlog  # noqa: PLC0415 - half of the guard's start-up, for a line it hardly ever writes
+
         structlog.get_logger(__name__).warning("local.shared_memory_left", error=str(error))
     finally:
         remove_socket_folder(sockets)

@@ -46,8 +46,8 @@ class Folder:
     @classmethod
     def at(cls, root: Path) -> Folder:
         """The folder of the directory `root`, whether it exists or not; `root` may also name the folder itself."""
-        root = root.expanduser().resolve()
-        return cls(root if root.name == NAME else root / NAME)
+        root = root.expanduser()
+        return cls((root if root.name == NAME else root / NAME).resolve())
 
     @property
     def lock(self) -> Path:
@@ -76,7 +76,7 @@ class Folder:
             Misconfigured: it belongs to somebody else.
         """
         try:
-            owner = self.path.lstat().st_uid
+            owner = self.path.stat().st_uid
         except FileNotFoundError:
             return False
         if owner != os.geteuid():

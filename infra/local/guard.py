@@ -50,7 +50,7 @@ def main() -> None:
     # A dying process loses its pipes before its locks: only when it is dead has it left both.
     wait_for_end(int(sys.argv[2]), patience=30.0)
     try:
-        after_death(Folder.at(Path(sys.argv[1])), wipe="--wipe" in sys.argv[3:])
+        after_death(Folder(Path(sys.argv[1])), wipe="--wipe" in sys.argv[3:])
     except Conflict as error:
         sys.stderr.write(f"left to the new owner: {error}\n")
 

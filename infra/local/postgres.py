@@ -22,10 +22,8 @@ from infra.local.folder import last_lines
 from infra.local.privilege import Account, give
 from schemas.errors import Unavailable
 
-ENVIRONMENT = {
-    "LC_ALL": "C",
-    "PATH": os.defpath,
-}  # nothing of the caller's: PGPORT and its kin would reach the server
+# Nothing of the caller's: PGPORT and its kin would reach the server.
+ENVIRONMENT = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
 START_PATIENCE = 120.0  # seconds; recovery after a crash has to read the log
 LOG_LIMIT = 10_000_000
 SCRIPT = Path(__file__).with_name("cluster.sql")
@@ -45,6 +43,8 @@ class PostgresServer:
     app_password: str = field(repr=False)
     port: int
     socket_folder: Path
+    temporary: bool = False
+    """Its data goes with its owner: making it need not wait until the disk has it. Commits are synced all the same."""
     version: str = ""
     process: subprocess.Popen[bytes] | None = None
 
@@ -156,7 +156,7 @@ class PostgresServer:
             "--locale-provider=builtin", "--builtin-locale=C.UTF-8",
             # The socket's folder admits only our user; everybody else comes by TCP with a password.
             "--auth-local=trust", "--auth-host=scram-sha-256",
-            "--set", f"cluster_name={self.token}",
+            "--set", f"cluster_name={self.token}", *(["--no-sync"] if self.temporary else []),
         ]  # fmt: skip
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=self.home, env=ENVIRONMENT,

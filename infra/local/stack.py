@@ -76,7 +76,7 @@ class LocalStack:
         held.callback(Guard(folder, wipe=wipe_at_end).dismiss)
         if wipe_at_end:
             held.callback(erase, folder)
-        stack = cls._prepare(folder)
+        stack = cls._prepare(folder, temporary=wipe_at_end)
         held.callback(stack.close)
         _side_by_side(stack.postgres.start, stack.valkey.start)
         stack.publish()
@@ -87,7 +87,7 @@ class LocalStack:
         return stack
 
     @classmethod
-    def _prepare(cls, folder: Folder) -> LocalStack:
+    def _prepare(cls, folder: Folder, *, temporary: bool) -> LocalStack:
         """Settle all that is on disk and in other hands before a server starts."""
         account, install, program = server_account(), postgres_install(), valkey_server()
         if account is not None:
@@ -98,7 +98,7 @@ class LocalStack:
         postgres = PostgresServer(
             install, account, home,
             folder.log("postgres"), folder.token, state.owner_password, state.app_password,
-            processes.free_port(state.postgres_port), sockets,
+            processes.free_port(state.postgres_port), sockets, temporary,
         )  # fmt: skip
         port = processes.free_port(state.valkey_port, avoid=[postgres.port])
         valkey = ValkeyServer(

@@ -193,32 +193,24 @@ def test_servers_whose_folder_was_removed_are_still_found(
 def test_a_killed_temporary_stack_is_wiped(
     tmp_path: Path, owner: Callable[..., Any], wait_until: Condition
 ) -> None:
-    """A test run that is killed leaves neither servers nor data, although nobody will ever start there again."""
+    """A test run that is killed, its PostgreSQL before it, leaves no server, no data and no shared memory."""
     killed = owner(tmp_path, "wipe")
-    assert killed.ready
-    home = Path(Folder.at(tmp_path).load_state().postgres_home or tmp_path / ".penstock")
+    home = find_home(Folder.at(tmp_path)) or tmp_path / ".penstock"
+    lines = (home / "postgres" / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    segment = tuple(lines[6].split())
+    if sys.platform == "linux":
+        assert segment in shared_memory()
 
+    os.kill(published(tmp_path).postgres_pid, signal.SIGKILL)
     killed.kill()
 
     wait_until(lambda: not (tmp_path / ".penstock").exists())
     assert not home.exists()
+    if sys.platform == "linux":
+        assert segment not in shared_memory()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists shared memory in a file")
-async def test_wiping_after_a_kill_leaves_no_shared_memory(root: Path, wait_until: Condition) -> None:
-    """What PostgreSQL shares between its processes outlives them and its data directory, unless it tidies up itself."""
-    async with LocalStack.start(root) as stack:
-        lines = (stack.postgres.data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        key, segment = lines[6].split()
-        assert {(key, segment)} <= shared_memory()
-        os.kill(stack.servers.postgres_pid, signal.SIGKILL)
-        wait_until(lambda: find_running(root) is None)
-
-    assert wipe(root)
-    assert not {(key, segment)} <= shared_memory()
-
-
-def shared_memory() -> set[tuple[str, str]]:
-    """Key and id of every segment of the system."""
+def shared_memory() -> set[tuple[str, ...]]:
+    """Key and id of every segment of the system, which only Linux lists in a file."""
     lines = Path("/proc/sysvipc/shm").read_text(encoding="utf-8").splitlines()[1:]
     return {(line.split()[0], line.split()[1]) for line in lines}

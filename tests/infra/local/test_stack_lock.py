@@ -27,6 +27,16 @@ def test_the_lock_names_its_holder_until_it_is_released(tmp_path: Path) -> None:
     OwnerLock.take(folder, "another test").release()
 
 
+def test_one_folder_has_one_name_however_it_is_reached(tmp_path: Path) -> None:
+    """By its directory, by itself or through a link: the token is the same, so its servers are found."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / ".penstock").symlink_to(tmp_path / "data")
+    ways = [tmp_path / "project", tmp_path / "project" / ".penstock"]
+
+    assert [Folder(tmp_path / "data").token] * 2 == [Folder.at(way).token for way in ways]
+
+
 def test_what_a_dead_holder_wrote_is_not_believed(tmp_path: Path) -> None:
     """Its pid may be another process's by now, which nobody may signal."""
     folder = Folder.at(tmp_path)
