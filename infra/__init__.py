@@ -24,6 +24,17 @@ secretbox       secrets at rest
 signing_secrets the whsec_ secrets of webhook endpoints: made, sealed, rotated, opened
 keys            API keys
 log             structured logs without text or secrets
+maintain        what only the owner may: partitions, retention
+ops             probes, metrics and scaling figures on a port of their own
+operations      what an operator asks of the ledger
+tenants         tenants, as an operator sees them
+endpoints       webhook endpoints and their secrets
+filters         metadata filters become parameters
+queue_keys      the Redis keys that are ours
+llm_errors      each error of the model API has one place in our tree
+llm_replies     raw replies become vectors, texts and deltas
+trainer_replies raw replies of the trainer become values
+training_trigger the threshold, counted under a lock
 sql/            named queries and migrations
 local/          what runs when you have nothing
 deploy/         images and clusters

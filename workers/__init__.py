@@ -2,7 +2,9 @@
 
 engine/    arq's worker made fast and safe
 handling   the contract between the runtime and a wing
-runtime    takes claimed events to their handlers and commits what they did
+runtime    takes claimed events to their handlers
+commit     writes what they did: effect, status and follow-ups in one transaction
+host       a process that runs pools
 pools      which wings a pool is made of
 main       a compatibility face for stock arq
 ingest/    documents -> chunks -> vectors
