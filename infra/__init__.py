@@ -16,7 +16,10 @@ budget_rules    whether a call fits into the limits
 budget_book     what calls cost, added up and written
 prices          what models cost, from a dated file
 trainer         files and fine-tuning jobs
-training_store  datasets, runs and aliases, as the CLI and the gateway see them
+trainer_replies  what a trainer says, as plain values
+training_store  datasets, examples and runs, as the CLI and the gateway see them
+model_aliases   what aliases mean, promotion and rollback by hand
+training_trigger  counts examples, fires a dataset's threshold once
 retrieval       passages for a question, in one round trip
 vectors         embeddings as pgvector's wire bytes
 egress          the one guarded door to addresses that a tenant supplies

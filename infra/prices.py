@@ -74,7 +74,7 @@ class Prices:
         return tokens_in * price.tokens_in + tokens_out * price.tokens_out
 
 
-_FREE = ModelPrice()
+_FREE = ModelPrice.model_validate({})
 
 
 def names(model: str) -> list[str]:

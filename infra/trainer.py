@@ -8,7 +8,7 @@ do not say when a field is missing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 PAGE = 100
 MAX_PAGES = 200
+
+
+def training_line(messages: Sequence[Mapping[str, Any]]) -> bytes:
+    """One line of a training file, the same bytes whenever it is written."""
+    return orjson.dumps({"messages": list(messages)}) + b"\n"
 
 
 def is_certain(error: PenstockError) -> bool:
@@ -198,7 +203,7 @@ class Trainer:
         return read_job(as_object(body))
 
     async def events(self, job_id: str, known: Callable[[str], bool]) -> list[JobEvent]:
-        """Events of a job, oldest first, back to the first page that holds nothing new.
+        """Events of a job in the trainer's order, oldest first, back to where nothing new has come for a page.
 
         Args:
             job_id: the trainer's id of the job.
@@ -222,7 +227,7 @@ class Trainer:
                     break
                 continue
             found.append(event)
-        return sorted(found, key=lambda event: (event.at, event.step or 0, event.provider_id))
+        return found[::-1]  # the trainer lists the newest first
 
     async def checkpoints(self, job_id: str) -> list[Checkpoint]:
         """Usable models that a job left on its way, first step first."""

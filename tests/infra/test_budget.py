@@ -159,11 +159,10 @@ async def test_a_named_promise_is_made_once(budget: Budget, owner_database: Data
     """Asking again after a crash under the same key does not promise twice, and settling in an effect books once."""
     await set_limits(owner_database, tenant, {"budget_day": 0.001})
     key = uuid4()
-    for _ in range(3):
-        reservation = await budget.reserve(tenant, "train", "m", 200, key=key, lifetime=3600)
+    asked = [await budget.reserve(tenant, "train", "m", 200, key=key, lifetime=3600) for _ in range(3)]
     assert await reserved(owner_database, tenant) == 1
     async with budget._database.transaction(tenant) as connection:
-        await budget.settle_on(connection, reservation, 150)
+        await budget.settle_on(connection, asked[-1], 150)
     [row] = await usage(owner_database, tenant)
     assert ("train", 1, 150, 600) == (row["purpose"], row["calls"], row["tokens_in"], row["cost_micros"])
     assert await reserved(owner_database, tenant) == 0

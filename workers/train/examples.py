@@ -96,11 +96,6 @@ def text_of_message(message: Mapping[str, Any]) -> str:
     return ""
 
 
-def training_line(messages: Sequence[Mapping[str, Any]]) -> bytes:
-    """One line of a training file, the same bytes whenever it is written."""
-    return orjson.dumps({"messages": list(messages)}) + b"\n"
-
-
 def _text_of(message: Mapping[str, Any]) -> str:
     calls = message.get("tool_calls")
     extra = orjson.dumps(calls, option=orjson.OPT_SORT_KEYS).decode() if calls else ""

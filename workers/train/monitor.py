@@ -81,7 +81,7 @@ def _goes_on(wing: Wing, run: Run, job: Job, events: Sequence[JobEvent], *, news
 
     jitter = random.uniform(-1, 1)  # noqa: S311 - spreads the looks of many runs
     delay = next_look(wing.resources.settings.train_poll, job.estimated_finish, datetime.now(UTC), jitter)
-    return Later(delay, effect, reason=f"the job is {state}")
+    return Later(delay, effect)
 
 
 def _progress(run: Run, job: Job, state: RunState, events: Sequence[JobEvent]) -> list[Publication]:

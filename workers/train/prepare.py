@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from infra.database import Connection, queries
+from infra.trainer import training_line
 from infra.training_trigger import Counts, find_shortage, lock_dataset
 from schemas.errors import Conflict
 from schemas.states import RunState
 from schemas.work import Publication
 from workers.handling import Later, Outcome
 from workers.train.ending import ended_without_model
-from workers.train.examples import training_line
 from workers.train.runs import Run, Wing, note
 
 DYING = timedelta(days=30)
