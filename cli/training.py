@@ -1,0 +1,210 @@
+"""`penstock train …`: look at runs, start, cancel, promote, roll back, export. Operator commands on the database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID, uuid4
+
+import typer
+
+from cli.operate import open_client
+from cli.run import owner_database, run_async, serving_settings
+from cli.show import AsJson, print_fields, print_json, print_rows
+
+if TYPE_CHECKING:
+    from infra.bus import Bus
+    from infra.database import Database
+
+train_app = typer.Typer(
+    no_args_is_help=True, help="Training runs: look, start, cancel, promote, roll back, export."
+)
+Tenant = Annotated[str, typer.Option(help="Whose runs; the local stack's tenant unless given.")]
+DEV = "dev"
+ACTOR = "operator"
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class Split(StrEnum):
+    """Which examples of a run."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    HOLDOUT = "holdout"
+
+
+@asynccontextmanager
+async def _bus() -> AsyncIterator[tuple[Database, Bus]]:
+    from infra.bus import Bus
+
+    async with owner_database() as database, open_client() as client:
+        bus = Bus(database, client)
+        yield database, bus
+        await bus.aclose()
+
+
+@train_app.command("status")
+def status(
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    tenant: Tenant = DEV,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="At most so many.")] = 20,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+
+    async def find() -> list[dict[str, Any]]:
+        from infra.training_store import list_runs
+
+        async with owner_database() as database:
+            return [asdict(run) for run in await list_runs(database, tenant, dataset=dataset, limit=limit)]
+
+    columns = ("run_id", "dataset", "status", "examples", "model", "started_at", "ended_at")
+    print_rows(run_async(find()), columns, as_json=as_json, empty="No training runs.")
+
+
+@train_app.command("show")
+def show(run_id: UUID, tenant: Tenant = DEV, *, as_json: AsJson = False) -> None:
+    """Show a run: its losses, its evaluation and its timeline."""
+
+    async def find() -> dict[str, Any]:
+        from infra.training_store import show_run
+
+        async with owner_database() as database:
+            return asdict(await show_run(database, tenant, run_id))
+
+    story = run_async(find())
+    if as_json:
+        print_json(story)
+        return
+    run = story["run"]
+    print_fields(
+        {name: run[name] for name in ("run_id", "dataset", "status", "base_model", "model", "reason")},
+        as_json=False,
+    )
+    for title, column in (("train loss", 1), ("validation loss", 2)):
+        values = [line[column] for line in story["losses"] if line[column] is not None]
+        if values:
+            typer.echo(f"{title:<16} {spark(values)}  {values[0]:.3f} → {values[-1]:.3f}")
+    evaluation = run["evaluation"] or {}
+    if evaluation.get("table"):
+        typer.echo()
+        print_rows(evaluation["table"], list(evaluation["table"][0]), as_json=False)
+        typer.echo(f"{'promote' if evaluation.get('promote') else 'reject'}: {evaluation.get('reason')}")
+    typer.echo()
+    print_rows(
+        [line for line in story["history"] if line["step"] is None], ("at", "what", "details"), as_json=False
+    )
+
+
+def spark(values: list[float]) -> str:
+    """A line of blocks, at most sixty wide."""
+    shown = values if len(values) <= 60 else [values[round(i * (len(values) - 1) / 59)] for i in range(60)]
+    low = min(shown)
+    span = (max(shown) - low) or 1.0
+    return "".join(BLOCKS[round((value - low) / span * (len(BLOCKS) - 1))] for value in shown)
+
+
+@train_app.command("start")
+def start(
+    dataset: str,
+    tenant: Tenant = DEV,
+    base_model: Annotated[str | None, typer.Option(help="Another base model than the dataset's.")] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "started by hand",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Train on what the dataset has now, without waiting for its threshold."""
+    from schemas.envelope import Event
+
+    data: Mapping[str, Any] = {"dataset": dataset, "reason": reason} | (
+        {"base_model": base_model} if base_model else {}
+    )
+    event = Event(
+        id=str(uuid4()), source="penstock-cli", type="training.batch_ready", data=dict(data), subject=dataset
+    )
+
+    async def act() -> dict[str, Any]:
+        async with _bus() as (_, bus):
+            [accepted] = await bus.publish(tenant, [event])
+            return accepted.as_dict()
+
+    print_fields(run_async(act()), as_json=as_json)
+
+
+@train_app.command("cancel")
+def cancel(run_id: UUID, tenant: Tenant = DEV) -> None:
+    """Stop a run; its examples are free again."""
+
+    async def act() -> None:
+        from infra.training_store import cancel_run
+
+        async with owner_database() as database:
+            await cancel_run(database, tenant, run_id, actor=ACTOR)
+
+    run_async(act())
+    typer.echo("the run's next step cancels it")
+
+
+@train_app.command("promote")
+def promote(run_id: UUID, tenant: Tenant = DEV, *, as_json: AsJson = False) -> None:
+    """Point the run's alias at its model, whatever the evaluation said."""
+
+    async def act() -> str:
+        from infra.model_aliases import promote_run
+
+        async with _bus() as (database, bus):
+            alias, jobs = await promote_run(
+                database, tenant, run_id, default=serving_settings().chat_model, actor=ACTOR
+            )
+            await bus.push(jobs)
+            return alias
+
+    print_fields({"alias": run_async(act()), "run_id": str(run_id)}, as_json=as_json)
+
+
+@train_app.command("rollback")
+def rollback(
+    alias: str,
+    tenant: Tenant = DEV,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "rolled back by hand",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Point an alias at its previous model."""
+
+    async def act() -> str:
+        from infra.model_aliases import rollback_alias
+
+        async with _bus() as (database, bus):
+            model, jobs = await rollback_alias(database, tenant, alias, reason=reason, actor=ACTOR)
+            await bus.push(jobs)
+            return model
+
+    print_fields({"alias": alias, "model": run_async(act())}, as_json=as_json)
+
+
+@train_app.command("export")
+def export(
+    run_id: UUID,
+    split: Annotated[Split, typer.Option(help="Which examples.")] = Split.TRAIN,
+    tenant: Tenant = DEV,
+) -> None:
+    """Write the examples of a run as JSONL, byte for byte as the trainer got them."""
+
+    async def act() -> None:
+        from infra.training_store import export_run
+
+        async with owner_database() as database:
+            async for line in export_run(database, tenant, run_id, split.value):
+                typer.echo(line.rstrip(b"\n"))
+
+    run_async(act())
+
+
+def add_to(app: typer.Typer) -> None:
+    """Mount the commands."""
+    app.add_typer(train_app, name="train", rich_help_panel="Operate")
