@@ -7,8 +7,28 @@ import re
 from urllib.parse import quote
 from uuid import UUID
 
+from starlette.convertors import Convertor, register_url_convertor
+
 from schemas.errors import BadInput, NotFound
 from schemas.ids import NAME_PATTERN
+
+
+class AnythingConvertor(Convertor[str]):
+    """The rest of a path, whatever it holds: the framework's own stops at a line break."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        """The text as it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The text as it is."""
+        return value
+
+
+# A name in the framework's table of convertors, read when routes are made.
+register_url_convertor("anything", AnythingConvertor())
 
 MAX_ID = 512
 SOURCE = "penstock:gateway"
@@ -65,7 +85,10 @@ def as_document_id(text: str) -> str:
 
 def document_path(collection: str, document_id: str) -> str:
     """The address of a document."""
-    return f"/v1/collections/{collection}/documents/{quote(document_id, safe='')}"
+    encoded = quote(document_id, safe="")
+    if encoded in {".", ".."}:  # clients would take it for a step in the path
+        encoded = encoded.replace(".", "%2E")
+    return f"/v1/collections/{collection}/documents/{encoded}"
 
 
 def document_source(collection: str, document_id: str) -> str:

@@ -16,7 +16,16 @@ from producers.gateway import openapi
 from producers.gateway.exchange import Exchange
 from producers.gateway.problems import on_http_exception, on_penstock_error, on_validation_error
 from producers.gateway.resources import Gateway
-from producers.gateway.routes import documents, events, health, queries, search, templates, webhooks
+from producers.gateway.routes import (
+    collections,
+    documents,
+    events,
+    health,
+    queries,
+    search,
+    templates,
+    webhooks,
+)
 from producers.gateway.shapes import base, questions
 from producers.gateway.shapes import documents as documents_shapes
 from producers.gateway.shapes import training as training_shapes
@@ -28,6 +37,7 @@ BODIES: list[type[BaseModel]] = [
     base.Problem,
     TemplateBody,
     documents_shapes.DocumentBody,
+    documents_shapes.CollectionBody,
     questions.SearchBody,
     questions.QueryBody,
     questions.FeedbackBody,
@@ -38,7 +48,7 @@ BODIES: list[type[BaseModel]] = [
     webhooks_shapes.WebhookChange,
     webhooks_shapes.RotateBody,
 ]
-ROUTERS = (events, documents, search, queries, templates, webhooks, health)
+ROUTERS = (events, documents, collections, search, queries, templates, webhooks, health)
 
 
 def create_app(settings: Settings, resources: Gateway) -> FastAPI:

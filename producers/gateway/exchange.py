@@ -87,7 +87,7 @@ class _Answer:
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = int(message["status"])
             headers = list(message.get("headers", ()))
             names = {name for name, _ in headers}
             headers += [*HEADERS, (b"x-request-id", self._request_id)]

@@ -68,7 +68,7 @@ async def _frames(
                 else:
                     yield b": still here\n\n"
         finally:
-            tasks = [task for task in (waiting, stopping) if task is not None]
+            tasks: list[asyncio.Task[Any]] = [task for task in (waiting, stopping) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

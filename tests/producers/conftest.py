@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import cast
 
 import httpx2
 import pytest
@@ -19,7 +20,8 @@ from tests.producers.clients import ALL, Client, NewClient
 @pytest.fixture(scope="session")
 async def gateway(stack: Stack, _model_server: ModelServer) -> AsyncIterator[Serving]:
     """A gateway that answers, the same for all tests: it keeps nothing between requests."""
-    settings = Settings(
+    make = cast("Callable[..., Settings]", Settings)
+    settings = make(
         _env_file=None,
         database_url=stack.servers.database_url,
         redis_url=stack.servers.redis_url,

@@ -41,3 +41,17 @@ SELECT collection_id, status, count(*) AS documents, sum(chunks) AS chunks
 FROM documents
 WHERE tenant_id = $1 AND collection_id = ANY ($2::bigint[])
 GROUP BY collection_id, status;
+
+-- name: language_known
+-- Whether PostgreSQL has a text-search configuration of that name.
+SELECT EXISTS (SELECT FROM pg_catalog.pg_ts_config WHERE cfgname = $1);
+
+-- name: has_documents
+-- Whether a collection holds any chunk, whose words are kept in its language.
+SELECT EXISTS (SELECT FROM documents WHERE tenant_id = $1 AND collection_id = $2 AND chunks > 0);
+
+-- name: set_collection
+-- A collection's settings, merged with what is given; null takes a setting away.
+UPDATE collections
+SET settings = jsonb_strip_nulls(settings || $3), text_config = coalesce($4::text::regconfig, text_config)
+WHERE tenant_id = $1 AND collection_id = $2;

@@ -25,7 +25,7 @@ from schemas.states import DocumentState, EventState
 router = APIRouter(tags=["documents"])
 Writer = Annotated[Caller, Depends(Allow(Scope.PUBLISH))]
 Reader = Annotated[Caller, Depends(Allow(Scope.PUBLISH, Scope.QUERY))]
-ADDRESS = "/v1/collections/{collection}/documents/{document_id:path}"
+ADDRESS = "/v1/collections/{collection}/documents/{document_id:anything}"
 
 
 @router.put(

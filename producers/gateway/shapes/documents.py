@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -11,6 +11,9 @@ from pydantic import Field, model_validator
 from producers.gateway.shapes.base import ErrorView, View
 from schemas import inbound
 from schemas.values import Metadata, Sequence, Shape, Text
+
+DEFAULT_SIZE, DEFAULT_OVERLAP = 256, 32
+"""Tokens of a chunk, and those that it shares with the one before, where nothing is set."""
 
 
 class DocumentBody(Shape):
@@ -56,4 +59,48 @@ class DocumentPage(View):
     """A page of documents, by id."""
 
     items: list[DocumentView]
+    next_cursor: str | None
+
+
+class ChunkingBody(Shape):
+    """How documents are cut; sizes in estimated tokens."""
+
+    strategy: Literal["structure", "flat"] | None = None
+    size: Annotated[int, Field(ge=32, le=2048)] | None = None
+    overlap: Annotated[int, Field(ge=0, le=512)] | None = None
+
+    @model_validator(mode="after")
+    def _small_overlap(self) -> ChunkingBody:
+        size = DEFAULT_SIZE if self.size is None else self.size
+        overlap = DEFAULT_OVERLAP if self.overlap is None else self.overlap
+        if overlap > size // 4:
+            raise ValueError(f"the overlap, {overlap}, is more than a quarter of the size, {size}")
+        return self
+
+
+class CollectionBody(Shape):
+    """A collection's settings; what is left out stays, null brings the default back."""
+
+    language: Annotated[str, Field(pattern=r"^[a-z_]{1,63}$")] | None = None
+    chunking: ChunkingBody | None = None
+    min_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
+    min_coverage: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class CollectionView(View):
+    """A collection, how it embeds and cuts, and what it holds."""
+
+    name: str
+    model: str
+    dimensions: int
+    language: str
+    settings: dict[str, Any]
+    documents: dict[str, int]
+    chunks: int
+
+
+class CollectionPage(View):
+    """A page of collections, by name."""
+
+    items: list[CollectionView]
     next_cursor: str | None
