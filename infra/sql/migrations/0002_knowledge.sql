@@ -26,16 +26,23 @@ CREATE TABLE collections (
 SELECT secure_table('collections');
 
 -- One row per document: the newest version that was decided, and a tombstone after a delete.
--- sequence is the newest version decided; served_sequence the version whose chunks are searchable.
+--
+-- sequence is the newest version decided, a failed one too. settled_sequence is the newest version that decided the
+-- content: it was indexed or deleted; -1 before the first. served_sequence is the version whose chunks are searchable;
+-- it is null after a delete. revision counts the writes to the row: a worker writes only what it computed from the
+-- revision that it finds. recipe_sha256 covers all besides the content that decides the chunks.
 CREATE TABLE documents (
   tenant_id text NOT NULL,
   collection_id bigint NOT NULL,
   document_id text NOT NULL,
   status text NOT NULL CHECK (status IN ('pending', 'indexed', 'superseded', 'purged', 'failed')),
   sequence bigint NOT NULL,
+  settled_sequence bigint NOT NULL DEFAULT -1,
   served_sequence bigint,
+  revision int NOT NULL DEFAULT 0,
   explicit_sequence boolean NOT NULL,
   content_sha256 bytea,
+  recipe_sha256 bytea,
   title text,
   metadata jsonb NOT NULL DEFAULT '{}',
   media_type text,
@@ -131,3 +138,78 @@ END
 $$;
 REVOKE ALL ON FUNCTION space_ensure(text, text, int) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION space_ensure(text, text, int) TO penstock_gateway, penstock_worker;
+
+-- Finds or makes a tenant's collection and its embedding space; null when the tenant may have no more of them.
+CREATE FUNCTION collection_ensure(
+  owning_tenant text, wanted text, space_provider text, space_model text, space_dimensions int
+) RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+  found bigint;
+  allowed int;
+BEGIN
+  SELECT collection_id INTO found FROM collections WHERE tenant_id = owning_tenant AND name = wanted;
+  IF found IS NOT NULL THEN
+    RETURN found;
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtextextended('penstock.collection_ensure.' || owning_tenant, 0));
+  SELECT coalesce((limits ->> 'collections')::int, 1000) INTO allowed FROM tenants WHERE tenant_id = owning_tenant;
+  IF (SELECT count(*) FROM collections WHERE tenant_id = owning_tenant AND name <> wanted) >= allowed THEN
+    RETURN NULL;
+  END IF;
+  INSERT INTO collections (tenant_id, name, space_id)
+  VALUES (owning_tenant, wanted, space_ensure(space_provider, space_model, space_dimensions))
+  ON CONFLICT (tenant_id, name) DO NOTHING;
+  SELECT collection_id INTO found FROM collections WHERE tenant_id = owning_tenant AND name = wanted;
+  RETURN found;
+END
+$$;
+REVOKE ALL ON FUNCTION collection_ensure(text, text, text, text, int) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION collection_ensure(text, text, text, text, int) TO penstock_gateway, penstock_worker;
+
+-- Counts up a collection's generation, once per transaction and just before it commits: a lock on the collection that
+-- was held while vectors are inserted would let only one worker write at a time.
+CREATE FUNCTION collection_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+  mark text := ' ' || NEW.collection_id || ' ';
+  marks text := coalesce(current_setting('app.generations', true), '');
+BEGIN
+  IF position(mark IN marks) = 0 THEN
+    PERFORM set_config('app.generations', marks || mark, true);
+    UPDATE collections SET generation = generation + 1
+    WHERE tenant_id = NEW.tenant_id AND collection_id = NEW.collection_id;
+  END IF;
+  RETURN NULL;
+END
+$$;
+REVOKE ALL ON FUNCTION collection_changed() FROM PUBLIC;
+CREATE CONSTRAINT TRIGGER document_appears AFTER INSERT ON documents
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.served_sequence IS NOT NULL)
+  EXECUTE FUNCTION collection_changed();
+CREATE CONSTRAINT TRIGGER document_changes AFTER UPDATE ON documents
+  DEFERRABLE INITIALLY DEFERRED FOR EACH ROW
+  WHEN ((OLD.content_sha256, OLD.recipe_sha256, OLD.metadata, OLD.title)
+        IS DISTINCT FROM (NEW.content_sha256, NEW.recipe_sha256, NEW.metadata, NEW.title))
+  EXECUTE FUNCTION collection_changed();
+
+-- Writes vectors of a collection into the table of an embedding space.
+CREATE FUNCTION vectors_add(space int, owning_tenant text, collection bigint, chunk_ids uuid[], embeddings halfvec[])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+  EXECUTE format(
+    'INSERT INTO public.%I (tenant_id, collection_id, chunk_id, embedding) '
+    'SELECT $1, $2, g.chunk_id, g.embedding FROM unnest($3, $4) AS g (chunk_id, embedding) ORDER BY g.chunk_id',
+    'vectors_' || space)
+  USING owning_tenant, collection, chunk_ids, embeddings;
+END
+$$;
+REVOKE ALL ON FUNCTION vectors_add(int, text, bigint, uuid[], halfvec[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION vectors_add(int, text, bigint, uuid[], halfvec[]) TO penstock_worker;
