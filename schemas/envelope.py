@@ -19,9 +19,9 @@ from schemas.errors import BadInput
 from schemas.registry import check_data
 from schemas.values import MAX_SEQUENCE, no_nul, plain_json
 
-ATTRIBUTE = re.compile(r"^[a-z0-9]{1,20}$")
-TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
-DATASCHEMA = re.compile(r"^penstock:([a-z_.]+):([1-9][0-9]{0,3})$")
+ATTRIBUTE = re.compile(r"^[a-z0-9]{1,20}\Z")
+TRACEPARENT = re.compile(r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+DATASCHEMA = re.compile(r"^penstock:([a-z_.]+):([1-9][0-9]{0,3})\Z")
 CONTEXT = frozenset(
     {"id", "source", "type", "specversion", "subject", "time", "datacontenttype", "dataschema"}
 )
@@ -146,7 +146,10 @@ def _time(raw: dict[str, Any], name: str) -> datetime | None:
         raise BadInput(f"{name} must be an RFC 3339 timestamp", field=name) from None
     if moment.tzinfo is None:
         raise BadInput(f"{name} needs a time zone", field=name)
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise BadInput(f"{name} lies outside the calendar", field=name) from None
 
 
 def _sequence(raw: dict[str, Any]) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NewType
 from uuid import UUID
 
@@ -14,6 +14,7 @@ TenantId = NewType("TenantId", str)
 EventId = NewType("EventId", UUID)
 """The server's own id of an event: a UUIDv7, so that ledger partitions follow time."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TENANT_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,126}$"
 """Collections, datasets, templates and model aliases."""
@@ -35,7 +36,9 @@ def uuid7(at_ms: int | None = None) -> UUID:
 
 def uuid7_floor(at: datetime) -> UUID:
     """The smallest UUID whose time is ``at``: a lower bound for partitions and windows."""
-    return UUID(int=(int(at.timestamp() * 1000) & 0xFFFF_FFFF_FFFF) << 80)
+    # By integers: a float's 1.001 s is 1000 ms, which is the millisecond before.
+    milliseconds = (at - _EPOCH) // timedelta(milliseconds=1)
+    return UUID(int=(milliseconds & 0xFFFF_FFFF_FFFF) << 80)
 
 
 def uuid7_time(value: UUID) -> datetime:

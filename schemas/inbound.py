@@ -33,8 +33,8 @@ class DocumentAdded(Shape):
     collection: Name
     document_id: ThingId
     content: Text | None = None
-    uri: Annotated[str, Field(max_length=2048, pattern=r"^https?://")] | None = None
-    media_type: Annotated[str, Field(max_length=255, pattern=MEDIA_TYPE)] | None = None
+    uri: Annotated[Text, Field(max_length=2048, pattern=r"^https?://")] | None = None
+    media_type: Annotated[Text, Field(max_length=255, pattern=MEDIA_TYPE)] | None = None
     title: Annotated[Text, Field(max_length=1000)] | None = None
     metadata: Metadata = Field(default_factory=dict)
 
@@ -63,7 +63,7 @@ class QueryReceived(Shape):
     template: Name | None = None
     model: Name | None = None
     response_schema: Json = None
-    callback_url: Annotated[str, Field(max_length=2048, pattern=r"^https?://")] | None = None
+    callback_url: Annotated[Text, Field(max_length=2048, pattern=r"^https?://")] | None = None
     stream: bool = False
 
 
@@ -102,7 +102,7 @@ class TrainingBatchReady(Shape):
 
     dataset: Name
     examples: Annotated[list[BatchExample], Field(max_length=1000)] | None = None
-    uri: Annotated[str, Field(max_length=2048, pattern=r"^https?://")] | None = None
+    uri: Annotated[Text, Field(max_length=2048, pattern=r"^https?://")] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     example_ids: Annotated[list[ThingId], Field(max_length=50_000)] | None = None
     base_model: Annotated[Text, Field(max_length=255)] | None = None

@@ -136,7 +136,8 @@ def first_problem(error: ValidationError, prefix: str) -> BadInput:
     """Turn pydantic's error into ours: the field's path and the reason, never the input."""
     details = error.errors(include_input=False, include_url=False, include_context=False)
     first = details[0]
-    path = ".".join(str(part) for part in (prefix, *first["loc"]) if part != "")
+    # An unknown field's name is the caller's and may be as long as a document.
+    path = ".".join(str(part)[:100] for part in (prefix, *first["loc"]) if part != "")
     message = first["msg"].removeprefix("Value error, ")
     more = f" ({len(details) - 1} more)" if len(details) > 1 else ""
     return BadInput(f"{path}: {message}{more}", field=path)
