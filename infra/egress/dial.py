@@ -24,6 +24,7 @@ from infra.egress.policy import EgressPolicy
 from infra.egress.proxy import open_tunnel
 from infra.egress.ranges import Address
 from infra.egress.resolver import Resolver
+from infra.egress.stream import ProbedStream
 from schemas.errors import BlockedTarget, CallFailed, Unavailable
 
 log = structlog.get_logger()
@@ -144,7 +145,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         for index, address in enumerate(addresses):
             share = None if end is None else max(0.0, end - time.monotonic()) / (len(addresses) - index)
             try:
-                return await self._network.connect_tcp(str(address), port, timeout=share)
+                return ProbedStream.of(await self._network.connect_tcp(str(address), port, timeout=share))
             except httpcore2.ConnectTimeout:
                 failure = CallFailed("the connection timed out", field="timeout")
             except httpcore2.ConnectError as error:

@@ -13,6 +13,7 @@ import httpcore2
 
 from infra.egress.policy import Proxy
 from infra.egress.ranges import Address
+from infra.egress.stream import ProbedStream
 from schemas.errors import CallFailed, Unavailable
 
 _MAX_HEAD = 16 * 1024
@@ -37,7 +38,7 @@ async def open_tunnel(
     """
     stream: httpcore2.AsyncNetworkStream | None = None
     try:
-        stream = await backend.connect_tcp(proxy.host, proxy.port, timeout=timeout)
+        stream = ProbedStream.of(await backend.connect_tcp(proxy.host, proxy.port, timeout=timeout))
         if proxy.tls:
             stream = await stream.start_tls(tls, server_hostname=proxy.host, timeout=timeout)
         await stream.write(_request(proxy, address, port), timeout=timeout)

@@ -81,6 +81,23 @@ async def test_kept_connection_is_the_checked_one() -> None:
     assert ["rebind.example"] == names.asked
 
 
+async def test_a_connection_that_was_hung_up_is_not_reused() -> None:
+    """A kept connection that the other side closed is noticed, and the next request opens another one."""
+    closed = asyncio.Event()
+
+    async def leaving(exchange: Exchange) -> None:
+        await exchange.reply(200)
+        exchange.writer.close()
+        await exchange.writer.wait_closed()
+        closed.set()
+
+    async with raw_server(leaving) as server, Egress(LOOPBACK) as egress:
+        await egress.request("GET", f"http://127.0.0.1:{server.port}/")
+        await closed.wait()
+        assert 200 == (await egress.request("GET", f"http://127.0.0.1:{server.port}/")).status
+    assert 2 == server.connections
+
+
 async def test_one_forbidden_answer_blocks_the_name() -> None:
     """A name with a permitted and a forbidden address is not connected to at all, and the error names neither."""
     names = FixedNames({"mixed.example": ["127.0.0.1", "10.9.8.7"]})

@@ -100,14 +100,12 @@ class Deliverer:
             spread=random.uniform(-1, 1),  # noqa: S311 - jitter
         )
         record = Record(due, attempt, decision)
-        _log.info(
-            "deliver.attempt",
+        # They join the runtime's one line per attempt.
+        structlog.contextvars.bind_contextvars(
             endpoint=str(due.endpoint_id),
-            delivery=str(due.delivery_id),
             number=record.number,
             status=attempt.status,
-            error=error_class(attempt.result),
-            ms=round(attempt.elapsed_ms, 1),
+            result=error_class(attempt.result) or "ok",
             decision=type(decision).__name__,
         )
         match decision:

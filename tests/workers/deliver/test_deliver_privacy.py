@@ -24,12 +24,12 @@ async def test_logs_carry_no_content(drive: Drive, tenant: str, register: Regist
             f"http://127.0.0.1:{server.port}/{CANARY}?{CANARY}", headers={"Authorization": CANARY}
         )
         bad = await register(f"http://169.254.169.254/?{CANARY}")
-        with structlog.testing.capture_logs() as lines:
+        with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
             await say(document_id=CANARY)
             await drive.settle(tenant)
     shown = json.dumps(lines, default=str)
     assert {"RetryAt", "Delivered", "Dead"} == {
-        line["decision"] for line in lines if line["event"] == "deliver.attempt"
+        line["decision"] for line in lines if line["event"] == "runtime.attempt"
     }
     for secret in (CANARY, good.secret.removeprefix("whsec_"), bad.secret.removeprefix("whsec_")):
         assert secret not in shown
