@@ -15,7 +15,7 @@ from workers.engine.deadletters import trace_of
 from workers.engine.outbox import Outbox
 from workers.engine.outcome import settle
 from workers.engine.policy import code_of
-from workers.engine.types import BatchRunner, Bury, ClaimedJob, Done, GiveBack, Report, RetryAt, Verdict
+from workers.engine.types import BatchRunner, ClaimedJob, GiveBack, Report, Verdict
 
 FORGOTTEN_DELAY = 5.0
 
@@ -99,16 +99,3 @@ class Handover:
             for job in jobs:
                 if (job.job_id, job.token) in self._open:
                     self.report(job, GiveBack(delay))
-
-
-def counts(verdict: Verdict | None) -> tuple[int, int, int]:
-    """How a verdict moves arq's counters (complete, retried, failed)."""
-    match verdict:
-        case Done():
-            return 1, 0, 0
-        case RetryAt() | GiveBack():
-            return 0, 1, 0
-        case Bury():
-            return 0, 0, 1
-        case _:
-            return 0, 0, 0

@@ -51,6 +51,11 @@ class Outbox:
         if self._drain is not None:
             await asyncio.shield(self._drain)
 
+    def abandon(self) -> None:
+        """Stop sending. Leases of jobs whose settlement did not arrive run out."""
+        if self._drain is not None:
+            self._drain.cancel()
+
     async def _run(self) -> None:
         try:
             while self._waiting:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -148,6 +148,18 @@ class PlainJobs:
         ttl = 0 if worker.keep_result_forever else to_ms(worker.keep_result_s)
         self._outbox.put(settle(job, verdict, cause=error, result=result, result_ttl_ms=ttl))
         self._ended()
+
+    def abort(self, job_ids: Sequence[str]) -> None:
+        """Cancel those of these jobs that run here, as `Job.abort()` asks."""
+        for run in filter(None, map(self.running.get, job_ids)):
+            self._worker.aborting_tasks.add(run.job.job_id)
+            run.cancel("abort")
+
+    def lost(self, job: ClaimedJob) -> None:
+        """Another worker has the job: cancel it and settle nothing."""
+        run = self.running.get(job.job_id)
+        if run is not None and run.job is job:
+            run.cancel("lost")
 
     def give_back_rest(self) -> None:
         """Give back what was cancelled before its first step; called when all tasks have ended."""

@@ -6,6 +6,7 @@ a `redis` error goes to the caller, who knows whether it may.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
@@ -156,11 +157,11 @@ class QueueStore:
 
     async def finish(self, settlements: Sequence[Settlement]) -> list[str]:
         """End claims; returns the ids that were refused because another worker has them now."""
-        plain: list[str | int] = []
+        plain: defaultdict[int, list[str]] = defaultdict(list)
         others: list[str | int | bytes] = []
         for s in settlements:
-            if s.verb == "done" and s.result is None and s.keep_ms == 0:
-                plain += (s.job_id, s.token)
+            if s.verb == "done" and s.result is None and s.keep_ms == 0 and "\n" not in s.job_id:
+                plain[s.token].append(s.job_id)
             else:
                 others += (
                     s.job_id,
@@ -173,9 +174,11 @@ class QueueStore:
                     s.keep_ms,
                     s.letter,
                 )
-        refused: list[bytes] = await self._finish(
-            keys=self._finish_keys, args=[len(plain) // 2, *plain, *others]
-        )
+        args: list[str | int | bytes] = [len(plain)]
+        for token, ids in plain.items():
+            # One argument per claim, because redis-py encodes arguments one by one, in Python.
+            args += (token, "\n".join(ids))
+        refused: list[bytes] = await self._finish(keys=self._finish_keys, args=args + others)
         return [job_id.decode() for job_id in refused]
 
     async def renew(self, held: Iterable[tuple[str, int]]) -> list[str]:

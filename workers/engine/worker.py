@@ -17,7 +17,7 @@ from arq.utils import timestamp_ms
 from arq.worker import Function
 
 from workers.engine.doorbell import Doorbell
-from workers.engine.handover import Handover, counts
+from workers.engine.handover import Handover
 from workers.engine.intake import sort
 from workers.engine.isolation import Isolation
 from workers.engine.leases import Leases
@@ -28,7 +28,7 @@ from workers.engine.plain import PlainJobs
 from workers.engine.policy import Policy
 from workers.engine.schedule import Schedule
 from workers.engine.store import Claim, QueueStore, Settlement
-from workers.engine.types import BatchRunner, ClaimedJob, Health, Verdict
+from workers.engine.types import BatchRunner, Bury, ClaimedJob, Done, GiveBack, Health, RetryAt, Verdict
 
 CLAIM_LIMIT: Final = 1000
 LAST_CLAIM: Final = 1.0
@@ -83,14 +83,12 @@ class Worker(Lifetime):
     @property
     def health(self) -> Health:
         """The worker's state, for probes."""
-        assembled = self._pool is not None
-        return Health(
-            redis=self._link.up and assembled,
-            loop_lag=self._leases.lag if assembled else 0.0,
-            healthy=self._link.up and assembled and self._leases.healthy,
-            claiming=self.allow_pick_jobs,
-            running=self.job_counter,
-        )
+        claiming, running = self.allow_pick_jobs, self.job_counter
+        if self._pool is None:
+            return Health(redis=False, loop_lag=0.0, healthy=False, claiming=claiming, running=running)
+        up, leases = self._link.up, self._leases
+        healthy = up and leases.healthy
+        return Health(redis=up, loop_lag=leases.lag, healthy=healthy, claiming=claiming, running=running)
 
     def _assemble(self) -> None:
         """Put the parts around the pool, once there is one."""
@@ -185,6 +183,7 @@ class Worker(Lifetime):
             done, _ = await asyncio.wait([claiming], timeout=LAST_CLAIM)
             if done and claiming.exception() is None:
                 self._return(claiming.result())
+            claiming.cancel()
             raise
 
     def _return(self, claim: Claim) -> None:
@@ -252,10 +251,13 @@ class Worker(Lifetime):
         self._doorbell.room()
 
     def _reported(self, verdict: Verdict | None) -> None:
-        complete, retried, failed = counts(verdict)
-        self.jobs_complete += complete
-        self.jobs_retried += retried
-        self.jobs_failed += failed
+        match verdict:
+            case Done():
+                self.jobs_complete += 1
+            case RetryAt() | GiveBack():
+                self.jobs_retried += 1
+            case Bury():
+                self.jobs_failed += 1
         self._slot_freed()
 
     async def _hand_back(self) -> None:
@@ -264,27 +266,24 @@ class Worker(Lifetime):
             self._handover.give_back_rest()
         if self._isolation is not None:
             self._isolation.give_back_rest()
-        await self._outbox.join()
-        await self._link.persist(lambda: self.pool.delete(self.health_check_key))
+        try:
+            await self._outbox.join()
+            await self._link.persist(lambda: self.pool.delete(self.health_check_key))
+        except asyncio.CancelledError:
+            self._outbox.abandon()
+            raise
 
     def _lost(self, job: ClaimedJob) -> None:
-        run = self._plain.running.get(job.job_id)
-        if run is not None and run.job is job:
-            run.cancel("lost")
+        self._plain.lost(job)
         if self._handover is not None:
             self._handover.lost(job)
         if self._isolation is not None:
             self._isolation.lost(job)
 
     async def _cancel_aborted_jobs(self) -> None:
-        if not self._plain.running:
-            return
-        wanted = await self._store.abort_requests(now_ms=timestamp_ms(), max_age_ms=abort_job_max_age * 1000)
-        for job_id in wanted:
-            run = self._plain.running.get(job_id)
-            if run is not None:
-                self.aborting_tasks.add(job_id)
-                run.cancel("abort")
+        if self._plain.running:
+            max_age_ms = abort_job_max_age * 1000
+            self._plain.abort(await self._store.abort_requests(now_ms=timestamp_ms(), max_age_ms=max_age_ms))
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Claim and start these jobs, as arq's method of this name does; the main loop does not use it."""

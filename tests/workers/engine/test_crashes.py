@@ -153,6 +153,32 @@ async def test_a_worker_outlives_a_restart_of_redis(
         assert worker.health.redis
 
 
+async def test_a_worker_can_be_closed_while_redis_is_away(
+    pool: ArqRedis, make_worker: MakeWorker, engine_valkey: ValkeyServer
+) -> None:
+    """It does not wait for ever; its leases run out instead, and nothing is left running in this process."""
+    finish = asyncio.Event()
+
+    async def work(ctx: dict[str, str]) -> None:  # noqa: ARG001 - arq's signature.
+        await finish.wait()
+
+    await pool.enqueue_job("work", _job_id="x")
+    others = asyncio.all_tasks()
+    worker = make_worker(func(work, name="work"), burst=False)
+    async with serving(worker):
+        await wait_until(lambda: busy(pool))
+        await asyncio.to_thread(engine_valkey.stop)
+        finish.set()
+        await wait_until(lambda: _redis(worker.health.redis, up=False))
+    await asyncio.to_thread(engine_valkey.start)
+    await wait_until(lambda: _quiet(others))
+    assert [b"x"] == await pool.zrange(QUEUE, 0, -1)
+
+
+async def _quiet(before: set[asyncio.Task[object]]) -> bool:
+    return not {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
+
+
 async def _redis(answer: bool, *, up: bool) -> bool:
     return answer is up
 

@@ -16,8 +16,6 @@ local alone, honour_aborts = ARGV[4] == 'alone', ARGV[5] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
--- Suspects are passed over in mode 'many', so the window is wider by as many as there can be.
-local known_losses = redis.call('HLEN', lost_key)
 local found
 if #ARGV > 5 then
   found = {}
@@ -29,7 +27,7 @@ if #ARGV > 5 then
     end
   end
 else
-  found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, want + 1 + math.min(known_losses, 1000))
+  found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, want + 1)
 end
 
 if #found == 0 then
@@ -38,6 +36,13 @@ if #found == 0 then
 end
 if redis.call('EXISTS', KEYS[4]) == 1 then
   return {now, -1, 0, 0, 0, 1}
+end
+
+-- Suspects are passed over in mode 'many', so the window is wider by as many as there can be.
+local known_losses = redis.call('HLEN', lost_key)
+if known_losses > 0 and #ARGV == 5 then
+  local window = want + 1 + math.min(known_losses, 1000)
+  found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, window)
 end
 
 local ids, scores, holders_keys = {}, {}, {}

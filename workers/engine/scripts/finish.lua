@@ -1,7 +1,7 @@
 -- Ends many claims in one call: done, run again, or dead; refuses those whose lease another worker has now.
 --
 -- KEYS  1 queue  2 lost  3 clock  4 dead  5 dead:at  6 bell  7 arq:abort  8 running
--- ARGV  1 n, then n pairs (id, token): done without a result, the common case
+-- ARGV  1 n, then n pairs (token, ids separated by newlines): done without a result, the common case
 --       then per other job: id, token, verb, delay_ms, attempt, result, result_ttl_ms, keep_ms, dead letter
 --         verb 'done' | 'dead' | 'again' | 'lost' (again, and its process died). result '' = none; result_ttl_ms 0 = for ever. attempt '' = not charged.
 --         keep_ms > 0: the in-progress key stays that long (cron jobs, so that they do not run twice).
@@ -14,21 +14,29 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local n = tonumber(ARGV[1])
 
-local jobs, holder_keys = {}, {}
-for i = 1, n do
-  jobs[i] = {ARGV[2 * i], ARGV[2 * i + 1], 'done', '0', '', '', '0', '0', ''}
+local ids, tokens, terms, holder_keys = {}, {}, {}, {}
+for group = 1, n do
+  local token = ARGV[2 * group]
+  for id in string.gmatch(ARGV[2 * group + 1], '[^\n]+') do
+    ids[#ids + 1] = id
+    tokens[#ids] = token
+  end
 end
 for at = 2 * n + 2, #ARGV, 9 do
-  jobs[#jobs + 1] = {unpack(ARGV, at, at + 8)}
+  ids[#ids + 1] = ARGV[at]
+  tokens[#ids] = ARGV[at + 1]
+  terms[#ids] = {unpack(ARGV, at + 2, at + 8)}
 end
-for i = 1, #jobs do holder_keys[i] = 'arq:in-progress:' .. jobs[i][1] end
+for i = 1, #ids do holder_keys[i] = 'arq:in-progress:' .. ids[i] end
 local holders = redis.call('MGET', unpack(holder_keys))
 
 local ended = {}
 local refused, deletes, leaves, moves, ring = {}, {}, {}, {}, false
-for i = 1, #jobs do
-  local id, token, verb, delay, attempt, result, ttl, keep, letter = unpack(jobs[i])
-  local mine = holders[i] == 'L' .. token
+local plain = {'done', '0', '', '', '0', '0', ''}
+for i = 1, #ids do
+  local id = ids[i]
+  local verb, delay, attempt, result, ttl, keep, letter = unpack(terms[i] or plain)
+  local mine = holders[i] == 'L' .. tokens[i]
   if not mine and not holders[i] then mine = redis.call('ZSCORE', queue, id) and true end
   if not mine then
     refused[#refused + 1] = id
