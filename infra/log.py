@@ -21,6 +21,7 @@ SILENCED = {
     "httpcore2": logging.WARNING,
     "openai": logging.WARNING,
     "uvicorn.access": logging.WARNING,
+    "uvicorn.error": logging.WARNING,
     "pypdf": logging.ERROR,
 }
 
