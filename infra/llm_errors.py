@@ -2,7 +2,7 @@
 
     401, no quota, an unusable address      PoolPaused     an operator has to act
     429                                     RateLimited    with the provider's own waiting time
-    408, 409, 5xx, time-out, no connection  Unavailable
+    408, 409, 5xx, time-out, no connection  ModelAway
     unreadable or incomplete reply          CallFailed
     other 4xx, content filter               Refused        keeps the provider's status and code
 
@@ -21,12 +21,12 @@ from contextlib import contextmanager
 
 from schemas.errors import (
     CallFailed,
+    ModelAway,
     PenstockError,
     PoolPaused,
     RateLimited,
     Refused,
     Unauthorized,
-    Unavailable,
 )
 
 MAX_RETRY_AFTER = 24 * 3600.0
@@ -112,7 +112,7 @@ def status_error(
     if status == 429:
         return RateLimited(f"the model API asked us to wait ({said})", retry_after=wait)
     if status in {408, 409} or status >= 500:
-        return Unavailable(f"the model API failed ({said})", retry_after=wait)
+        return ModelAway(f"the model API failed ({said})", retry_after=wait)
     where = f", parameter {param}" if param else ""
     return Refused(
         f"the model API refused the request ({said}{where})",
@@ -145,16 +145,16 @@ def _sdk_error(error: Exception) -> PenstockError:
     import openai  # noqa: PLC0415 - see translated
 
     table: tuple[tuple[type[Exception], PenstockError], ...] = (
-        (openai.APITimeoutError, Unavailable("the model API did not answer in time")),
-        (openai.APIConnectionError, Unavailable("the model API cannot be reached, or cut the connection")),
+        (openai.APITimeoutError, ModelAway("the model API did not answer in time")),
+        (openai.APIConnectionError, ModelAway("the model API cannot be reached, or cut the connection")),
         (
             openai.ContentFilterFinishReasonError,
             Refused("the provider's content filter refused", provider_code="content_filter"),
         ),
         (openai.LengthFinishReasonError, CallFailed("the model API's reply is incomplete")),
         (openai.APIResponseValidationError, CallFailed("the model API's reply has another shape")),
-        (openai.WebSocketConnectionClosedError, Unavailable("the connection to the model API broke")),
-        (openai.WebSocketQueueFullError, Unavailable("the connection to the model API is too slow")),
+        (openai.WebSocketConnectionClosedError, ModelAway("the connection to the model API broke")),
+        (openai.WebSocketQueueFullError, ModelAway("the connection to the model API is too slow")),
     )
     for kind, ours in table:
         if isinstance(error, kind):
@@ -188,7 +188,7 @@ def _transport_error(error: BaseException) -> PenstockError:
         f"the model API's address cannot be used ({name})", field="OPENAI_BASE_URL", fix="check the address"
     )
     unreadable = CallFailed(f"the model API's reply cannot be read ({name})")
-    late = Unavailable("the model API did not answer in time")
+    late = ModelAway("the model API did not answer in time")
     table: tuple[tuple[type[BaseException], PenstockError], ...] = (
         (httpx2.UnsupportedProtocol, address),
         (httpx2.LocalProtocolError, address),
@@ -198,8 +198,8 @@ def _transport_error(error: BaseException) -> PenstockError:
         (httpx2.DecodingError, unreadable),
         (httpx2.TimeoutException, late),
         (TimeoutError, late),
-        (httpx2.HTTPError, Unavailable(f"the model API cannot be reached, or cut the connection ({name})")),
-        (OSError, Unavailable(f"the model API cannot be reached ({name})")),
+        (httpx2.HTTPError, ModelAway(f"the model API cannot be reached, or cut the connection ({name})")),
+        (OSError, ModelAway(f"the model API cannot be reached ({name})")),
         (json.JSONDecodeError, CallFailed("the model API's reply is not JSON")),
     )
     for kind, ours in table:

@@ -6,6 +6,7 @@
     │   │   └── TransactionConflict   two transactions met; the same one may be run again at once
     │   ├── CallFailed            a call had no usable outcome (cut, malformed, timed out)
     │   └── Uncharged             nothing was wrong with the work: no attempt is charged
+    │       ├── ModelAway             the model API is away or failing; also an Unavailable
     │       ├── RateLimited       the model API asked us to wait
     │       ├── BudgetExceeded    the tenant's budget is used up
     │       ├── PoolPaused        wrong key or no quota: an operator has to act
@@ -112,6 +113,13 @@ class Uncharged(Retryable):
     """The work has to wait; nothing was wrong with it."""
 
     code = "waiting"
+
+
+class ModelAway(Uncharged, Unavailable):
+    """The model API is away or failing."""
+
+    code = "model_away"
+    status = 503
 
 
 class RateLimited(Uncharged):
