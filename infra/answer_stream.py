@@ -75,16 +75,24 @@ class AnswerWriter:
         self._attempt = 0
         self._written = 0
 
-    async def begin(self) -> None:
-        """Begin an attempt: followers of an earlier one are told to start over."""
+    async def begin(self) -> bool:
+        """Begin an attempt: followers of an earlier one are told to start over.
+
+        Returns:
+            Whether somebody asked to stop.
+        """
         self._written = 0
         try:
             async with self._client.pipeline(transaction=True) as pipe:
                 pipe.incr(pointer_key(self._query_id))
                 pipe.expire(pointer_key(self._query_id), TTL)
-                self._attempt = int((await pipe.execute())[0])
+                pipe.exists(cancel_key(self._query_id))
+                attempt, _, asked = await pipe.execute()
         except RedisError as error:
             self._gone(error)
+            return False
+        self._attempt = int(attempt)
+        return bool(asked)
 
     async def write(self, event: str, data: Mapping[str, Any]) -> bool:
         """Append one event.
@@ -103,6 +111,14 @@ class AnswerWriter:
                     pipe.expire(key, TTL)
                 pipe.exists(cancel_key(self._query_id))
                 return bool((await pipe.execute())[-1])
+        except RedisError as error:
+            self._gone(error)
+            return False
+
+    async def stopped(self) -> bool:
+        """Whether somebody asked to stop."""
+        try:
+            return bool(await self._client.exists(cancel_key(self._query_id)))
         except RedisError as error:
             self._gone(error)
             return False

@@ -26,19 +26,16 @@ FROM events e
 WHERE e.tenant_id = $1 AND e.event_id = $2 AND e.type = 'query.received'
   AND NOT EXISTS (SELECT FROM answers a WHERE a.tenant_id = $1 AND a.query_id = $2)
 
--- name: standing
--- How an answer stands, locked until the transaction ends.
-SELECT status, error FROM answers WHERE tenant_id = $1 AND query_id = $2 FOR UPDATE
-
 -- name: stands
 -- How an answer stands.
 SELECT status, error FROM answers WHERE tenant_id = $1 AND query_id = $2
 
 -- name: begin
 -- Shows that a model is writing; an answer that is finished stays as it is.
-INSERT INTO answers (tenant_id, query_id, status, question, collections, alias, subjectref)
-VALUES ($1, $2, 'streaming', $3, $4, $5, $6)
-ON CONFLICT (tenant_id, query_id) DO UPDATE SET status = 'streaming' WHERE answers.status = ANY ($7::text[])
+INSERT INTO answers AS a (tenant_id, query_id, status, question, collections, alias, subjectref, created_at)
+VALUES ($1, $2, 'streaming', $3, $4, $5, $6, $7)
+ON CONFLICT (tenant_id, query_id) DO UPDATE SET status = 'streaming'
+WHERE a.status = ANY ($8::text[]) AND coalesce(a.error ->> 'code', '') <> 'cancelled'
 
 -- name: finish
 -- Writes a finished answer, once: a row whose state does not allow it stays as it is.
@@ -51,7 +48,7 @@ ON CONFLICT (tenant_id, query_id) DO UPDATE SET
   structured = excluded.structured, citations = excluded.citations, passages = excluded.passages,
   report = excluded.report, alias = excluded.alias, model = excluded.model, usage = excluded.usage,
   timings_ms = excluded.timings_ms, error = excluded.error, finished_at = excluded.finished_at
-WHERE a.status = ANY ($19::text[])
+WHERE a.status = ANY ($19::text[]) AND coalesce(a.error ->> 'code', '') <> 'cancelled'
 RETURNING status
 
 -- name: cancel
@@ -64,3 +61,9 @@ FROM events e WHERE e.tenant_id = $1 AND e.event_id = $2 AND e.type = 'query.rec
 ON CONFLICT (tenant_id, query_id) DO UPDATE SET status = 'failed', error = excluded.error, finished_at = now()
 WHERE a.status = ANY ($4::text[])
 RETURNING status
+
+-- name: examples
+-- The newest examples that an alias's models are trained on, without those that are held out.
+SELECT e.messages FROM examples e JOIN datasets d ON d.tenant_id = e.tenant_id AND d.dataset = e.dataset
+WHERE e.tenant_id = $1 AND d.alias = $2 AND e.split = 'train' AND e.status IN ('free', 'reserved', 'used')
+ORDER BY e.recorded_at DESC LIMIT $3

@@ -1,0 +1,18 @@
+"""A question becomes a cited answer, or an abstention: question -> passages -> evidence -> prompt -> words -> proof.
+
+pool        opens the wing
+handler     one question's way through the wing
+gate        no evidence, no paid call
+condense    a follow-up becomes a question of its own
+examples    approved examples for the prompt
+prompt      messages within a token budget
+fence       passages are data
+tokens      how many tokens, rather too high
+generate    the model's words, by the alias's model or its base
+sanitize    no image, HTML or unsupported link leaves
+citations   markers that prove nothing are cut out
+quotes      the span of a passage that supports a claim
+structured  JSON by the caller's schema
+finishing   the model's words become a result
+result      the row and the out event
+"""

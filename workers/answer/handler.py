@@ -1,0 +1,137 @@
+"""One question's way through the wing: expired or withdrawn, searched, abstained or answered, and written down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import cast
+
+import structlog
+
+from infra.aliases import Aliases
+from infra.answer_stream import AnswerWriter
+from infra.answers import CANCELLED
+from infra.database import Connection
+from infra.llm import ModelApi
+from infra.retrieval import Found, Retriever
+from infra.templates import read_template
+from schemas.errors import PenstockError
+from schemas.inbound import QueryReceived
+from schemas.registry import read_data
+from schemas.states import AnswerState
+from schemas.work import Publication, Work
+from workers.answer.clock import Clock
+from workers.answer.condense import condense
+from workers.answer.gate import relevant
+from workers.answer.generate import StoppedError
+from workers.answer.result import Result, failed, write, write_dead
+from workers.answer.structured import check_schema
+from workers.answer.writing import Author, Task
+from workers.handling import Done, Outcome, Resources
+
+EXPIRED = {"code": "expired", "message": "nobody waits for this answer any more"}
+_log = structlog.get_logger("penstock.answer")
+
+
+class Answerer:
+    """Handles `query.received`."""
+
+    def __init__(self, resources: Resources, models: ModelApi) -> None:
+        """Use what the pool opened."""
+        self._resources = resources
+        self._models = models
+        self._retriever = Retriever(resources.database, models, resources.budget)
+        self._aliases = Aliases(resources.database, resources.settings.chat_model)
+        self._author = Author(resources, models, self._aliases)
+
+    async def handle(self, work: Work) -> Outcome:
+        """Answer one question."""
+        query = cast("QueryReceived", read_data(work.type, work.major, work.data))
+        clock = Clock(work.accepted_at)
+        writer = AnswerWriter(self._resources.redis, str(work.event_id))
+        result = await self._within_deadline(work, query, writer, clock)
+        await writer.write("finished", {"status": result.status})
+        _log.info(
+            "answer.finished",
+            status=result.status,
+            model=result.model,
+            passages=len(result.passages),
+            citations=len(result.citations),
+            timings_ms=dict(result.timings_ms),
+        )
+
+        async def effect(connection: Connection) -> Sequence[Publication]:
+            return await write(connection, work, query, result)
+
+        return Done(effect)
+
+    @staticmethod
+    async def on_dead(connection: Connection, work: Work, error: PenstockError) -> Sequence[Publication]:
+        """The question is given up: say why."""
+        return await write_dead(connection, work, error)
+
+    async def _within_deadline(
+        self, work: Work, query: QueryReceived, writer: AnswerWriter, clock: Clock
+    ) -> Result:
+        """Answer as long as somebody waits, and no longer."""
+        left = None if work.expires_at is None else (work.expires_at - datetime.now(UTC)).total_seconds()
+        if left is not None and left <= 0:
+            return failed(EXPIRED)
+        if await writer.begin():
+            return failed(CANCELLED)
+        limit = asyncio.timeout(left)
+        try:
+            async with limit:
+                return await self._answer(work, query, writer, clock)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return failed(EXPIRED, timings_ms=clock.shown())
+        except StoppedError:
+            return failed(CANCELLED, timings_ms=clock.shown())
+
+    async def _answer(self, work: Work, query: QueryReceived, writer: AnswerWriter, clock: Clock) -> Result:
+        tenant = work.tenant_id
+        schema = None if query.response_schema is None else check_schema(query.response_schema)
+        resolved = await self._aliases.resolve(tenant, query.model)
+        template = await read_template(self._resources.database, tenant, query.template)
+        collections = await self._retriever.look_up(tenant, query.collections)
+        clock.lap("prepare")
+        question = query.question
+        if query.history:
+            question = await condense(
+                self._models, self._resources.budget, tenant, resolved.base, query.history, question
+            )
+            clock.lap("condense")
+        found = await self._retriever.find(
+            tenant, collections, question, filter=query.filter, top_k=query.top_k
+        )
+        clock.lap("retrieve")
+        clock.note(found.timings_ms)
+        evidence = relevant(found.passages, collections)
+        if evidence:
+            task = Task(work, query, resolved, template, question, evidence, schema)
+            result = await self._author.answer(task, writer, clock)
+        else:
+            result = _without_evidence(found, clock)
+        return replace(
+            result,
+            standalone=question if query.history else None,
+            alias=resolved.alias,
+            usage={**result.usage, "embed_tokens": found.embed_tokens},
+        )
+
+
+def _without_evidence(found: Found, clock: Clock) -> Result:
+    """Nothing bears on the question: no model is asked."""
+    nearest = max((one.similarity or 0.0 for one in found.passages), default=None)
+    return Result(
+        AnswerState.ABSTAINED,
+        timings_ms=clock.shown(),
+        report={
+            "reason": "nothing relevant was found",
+            "nearest": None if nearest is None else round(nearest, 4),
+        },
+    )

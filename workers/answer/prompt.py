@@ -1,0 +1,127 @@
+"""A question, its passages and examples pass through here and leave as messages within the template's token budget.
+
+What does not fit is left out in this order: examples, then passages from the least relevant on, then the end of the
+only passage that is left. What was left out is recorded with the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infra.retrieval import Passage
+from infra.templates import TemplateBody
+from schemas.errors import TooLarge
+from workers.answer.fence import defuse, fence
+from workers.answer.tokens import MESSAGE_OVERHEAD, cut_to_tokens, estimate_tokens
+
+SHORTEST = 60
+"""Tokens: a passage cut shorter than this says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An approved training example, shown as one turn."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is sent to the model.
+
+    Attributes:
+        passages: those that were supplied; citation [1] is the first.
+        tokens: what the messages have at most.
+        dropped: how much of what did not fit.
+    """
+
+    messages: Sequence[dict[str, str]]
+    passages: Sequence[Passage]
+    tokens: int
+    dropped: dict[str, int]
+
+
+def build_prompt(
+    body: TemplateBody, question: str, passages: Sequence[Passage], examples: Sequence[Example] = ()
+) -> Prompt:
+    """Lay out a prompt.
+
+    Raises:
+        TooLarge: template and question alone exceed the budget.
+    """
+    asked = f"Question: {defuse(question)}"
+    blocks = [fence(number, passage) for number, passage in enumerate(passages, 1)]
+    shown = list(examples[: body.few_shot])
+    whole = _messages(body.system, blocks, asked, shown)
+    size = sum(len(message["content"].encode()) + MESSAGE_OVERHEAD for message in whole)
+    if size <= body.max_prompt_tokens:
+        # No token is shorter than a byte: there is nothing to estimate.
+        return Prompt(whole, passages, size, {})
+
+    room = body.max_prompt_tokens - _cost(body.system) - _cost(asked)
+    if room < (SHORTEST if passages else 0):
+        raise TooLarge(
+            f"template and question exceed the template's {body.max_prompt_tokens} tokens",
+            field="question",
+            fix="shorten the question, or raise max_prompt_tokens of the template",
+        )
+    kept, room, cut = _fitting(blocks, passages, room)
+    fitting: list[Example] = []
+    for example in shown:
+        cost = _cost(f"Question: {example.question}") + _cost(example.answer)
+        if cost <= room:
+            fitting.append(example)
+            room -= cost
+    dropped = {
+        "passages": len(passages) - len(kept),
+        "passage_tokens": cut,
+        "examples": len(shown) - len(fitting),
+    }
+    return Prompt(
+        _messages(body.system, kept, asked, fitting),
+        passages[: len(kept)],
+        body.max_prompt_tokens - room,
+        {name: count for name, count in dropped.items() if count},
+    )
+
+
+def _fitting(blocks: Sequence[str], passages: Sequence[Passage], room: int) -> tuple[list[str], int, int]:
+    """The blocks that fit, the room that is left, and how many tokens the only one was shortened by."""
+    kept: list[str] = []
+    for block in blocks:
+        cost = estimate_tokens(block) + 1
+        if cost > room:
+            break
+        kept.append(block)
+        room -= cost
+    if kept or not blocks:
+        return kept, room, 0
+    bare = estimate_tokens(fence(1, passages[0], "")) + 1
+    text = defuse(passages[0].text)
+    part = cut_to_tokens(text, room - bare)
+    block = fence(1, passages[0], part)
+    return [block], max(0, room - estimate_tokens(block) - 1), estimate_tokens(text) - estimate_tokens(part)
+
+
+def _messages(
+    system: str, blocks: Sequence[str], asked: str, examples: Sequence[Example]
+) -> list[dict[str, str]]:
+    turns = [
+        message
+        for example in examples
+        for message in (
+            {"role": "user", "content": f"Question: {defuse(example.question)}"},
+            {"role": "assistant", "content": example.answer},
+        )
+    ]
+    return [
+        {"role": "system", "content": system},
+        *turns,
+        {"role": "user", "content": "\n".join([*blocks, asked])},
+    ]
+
+
+def _cost(text: str) -> int:
+    return estimate_tokens(text) + MESSAGE_OVERHEAD

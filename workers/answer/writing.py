@@ -1,0 +1,216 @@
+"""A question with its evidence passes through here: prompt, model, verification; a result comes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from infra.aliases import Aliases, Resolved
+from infra.answer_stream import AnswerWriter
+from infra.database import queries
+from infra.llm import ModelApi
+from infra.retrieval import Passage
+from infra.templates import Template
+from schemas.errors import CallFailed, PenstockError, Refused
+from schemas.inbound import QueryReceived
+from schemas.states import AnswerState, sources
+from schemas.work import Work
+from workers.answer.clock import Clock
+from workers.answer.examples import ExampleShelves
+from workers.answer.finishing import Finished, finish_structured, finish_text
+from workers.answer.generate import Call, Generated, Generator
+from workers.answer.prompt import Prompt, build_prompt
+from workers.answer.result import Result, refer
+from workers.answer.structured import response_format
+from workers.handling import Resources
+
+_log = structlog.get_logger("penstock.answer")
+_REPAIR = (
+    "Your reply does not satisfy the schema ({fault}). Reply again, with JSON that does and nothing else."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A question that has evidence.
+
+    Attributes:
+        question: standing alone, when it had a history.
+        schema: the caller's, checked.
+    """
+
+    work: Work
+    query: QueryReceived
+    resolved: Resolved
+    template: Template
+    question: str
+    evidence: Sequence[Passage]
+    schema: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    prompt: Prompt
+    generated: Generated
+    finished: Finished
+    repaired: bool = False
+
+
+class Author:
+    """Has questions answered by a model."""
+
+    def __init__(self, resources: Resources, models: ModelApi, aliases: Aliases) -> None:
+        """Use what the pool opened."""
+        self._resources = resources
+        self._shelves = ExampleShelves(resources.database)
+        self._generator = Generator(models, resources.budget, aliases)
+
+    async def answer(self, task: Task, writer: AnswerWriter, clock: Clock) -> Result:
+        """Answer a question from its evidence.
+
+        Raises:
+            StoppedError: the question was withdrawn.
+            PenstockError: no answer could be made now.
+        """
+        # The row that shows the state is written while the model is already thinking.
+        shown = asyncio.create_task(self._show_streaming(task))
+        try:
+            written = await self._write(task, writer, clock)
+        finally:
+            await shown
+        for one in written.finished.verified.citations:
+            await writer.write("citation", one.as_dict())
+        clock.lap("verify")
+        return self._result(task, written, clock)
+
+    async def _write(self, task: Task, writer: AnswerWriter, clock: Clock) -> _Written:
+        """Prompt, call and check; once more with half the passages when the provider finds the prompt too long."""
+        try:
+            return await self._attempt(task, writer, clock)
+        except Refused as error:
+            if error.provider_code != "context_length_exceeded":
+                raise
+        body = task.template.body
+        shorter = body.model_copy(update={"max_prompt_tokens": body.max_prompt_tokens // 2})
+        await writer.begin()
+        return await self._attempt(
+            replace(task, template=replace(task.template, body=shorter)), writer, clock
+        )
+
+    async def _attempt(self, task: Task, writer: AnswerWriter, clock: Clock) -> _Written:
+        body = task.template.body
+        examples = (
+            []
+            if task.resolved.tuned
+            else await self._shelves.nearest(
+                task.work.tenant_id, task.resolved.alias, task.question, body.few_shot
+            )
+        )
+        prompt = build_prompt(body, task.question, task.evidence, examples)
+        clock.lap("prompt")
+        await writer.write(
+            "retrieved", {"passages": [refer(marker, one) for marker, one in enumerate(prompt.passages, 1)]}
+        )
+        call = Call(
+            task.work.tenant_id,
+            task.resolved,
+            body.max_answer_tokens,
+            body.temperature,
+            streamed=task.query.stream and task.schema is None,
+            response_format=None if task.schema is None else response_format(task.schema),
+        )
+        generated = await self._generator.generate(call, prompt, writer)
+        clock.lap("model")
+        clock.note({"first_token": generated.first_token_ms})
+        if task.schema is None:
+            return _Written(prompt, generated, finish_text(generated.text, prompt.passages))
+        try:
+            return _Written(
+                prompt, generated, finish_structured(generated.text, task.schema, prompt.passages)
+            )
+        except CallFailed as error:
+            return await self._repair(
+                task, call, _Written(prompt, generated, finish_text("", ())), error, writer
+            )
+
+    async def _repair(
+        self, task: Task, call: Call, written: _Written, error: CallFailed, writer: AnswerWriter
+    ) -> _Written:
+        """Show the model what is wrong with its JSON, once.
+
+        Raises:
+            CallFailed: the second reply is no better.
+        """
+        assert task.schema is not None
+        turns = [
+            {"role": "assistant", "content": written.generated.text},
+            {"role": "user", "content": _REPAIR.format(fault=error.message)},
+        ]
+        longer = sum(len(turn["content"]) for turn in turns) // 3
+        prompt = replace(
+            written.prompt,
+            messages=[*written.prompt.messages, *turns],
+            tokens=written.prompt.tokens + longer,
+        )
+        again = await self._generator.generate(call, prompt, writer)
+        finished = finish_structured(again.text, task.schema, prompt.passages)
+        both = replace(
+            again,
+            tokens_in=again.tokens_in + written.generated.tokens_in,
+            tokens_out=again.tokens_out + written.generated.tokens_out,
+        )
+        return _Written(prompt, both, finished, repaired=True)
+
+    async def _show_streaming(self, task: Task) -> None:
+        """Let the row say that a model is writing; when that fails, the answer goes on."""
+        work = task.work
+        try:
+            async with self._resources.database.transaction(work.tenant_id) as connection:
+                await connection.execute(
+                    queries("answer").begin,
+                    work.tenant_id,
+                    work.event_id,
+                    task.query.question,
+                    task.query.collections,
+                    task.resolved.alias,
+                    work.attributes.get("subjectref"),
+                    work.accepted_at,
+                    sources(AnswerState.STREAMING),
+                )
+        except PenstockError as error:
+            _log.warning("answer.state_not_shown", error=error.code, reason=error.message)
+
+    def _result(self, task: Task, written: _Written, clock: Clock) -> Result:
+        prompt, generated, finished = written.prompt, written.generated, written.finished
+        notes = {
+            "dropped": prompt.dropped,
+            "instead_of": generated.instead_of,
+            "truncated": generated.finish_reason == "length",
+            "repaired": written.repaired,
+        }
+        cost = self._resources.budget.prices.micros(
+            "chat", generated.model, generated.tokens_in, generated.tokens_out
+        )
+        return Result(
+            finished.status,
+            answer=finished.answer,
+            structured=finished.structured,
+            citations=finished.verified.citations,
+            passages=prompt.passages,
+            model=generated.model,
+            usage={
+                "tokens_in": generated.tokens_in,
+                "tokens_out": generated.tokens_out,
+                "cost_usd": round(cost / 1e6, 6),
+            },
+            timings_ms=clock.shown(),
+            report={
+                "template": {"name": task.template.name, "version": task.template.version},
+                **{name: note for name, note in notes.items() if note},
+                **finished.report,
+            },
+        )
