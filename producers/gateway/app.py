@@ -12,18 +12,21 @@ from starlette.exceptions import HTTPException
 
 from infra.settings import Settings
 from infra.templates import TemplateBody
+from infra.training_store import DatasetSettings
 from producers.gateway import openapi
 from producers.gateway.exchange import Exchange
 from producers.gateway.problems import on_http_exception, on_penstock_error, on_validation_error
 from producers.gateway.resources import Gateway
 from producers.gateway.routes import (
     collections,
+    datasets,
     documents,
     events,
     health,
     queries,
     search,
     templates,
+    training,
     webhooks,
 )
 from producers.gateway.shapes import base, questions
@@ -43,12 +46,14 @@ BODIES: list[type[BaseModel]] = [
     questions.FeedbackBody,
     training_shapes.ExampleBody,
     training_shapes.ExamplesBody,
-    training_shapes.DatasetBody,
+    training_shapes.ReviewBody,
+    training_shapes.RollbackBody,
+    DatasetSettings,
     webhooks_shapes.WebhookBody,
     webhooks_shapes.WebhookChange,
     webhooks_shapes.RotateBody,
 ]
-ROUTERS = (events, documents, collections, search, queries, templates, webhooks, health)
+ROUTERS = (events, documents, collections, search, queries, datasets, training, templates, webhooks, health)
 
 
 def create_app(settings: Settings, resources: Gateway) -> FastAPI:

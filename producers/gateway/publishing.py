@@ -1,16 +1,32 @@
-"""Events that the gateway makes of other requests pass through here to the bus; the event's id goes back to the caller."""
+"""Events pass through here from a route to the bus, once it is clear that this caller may publish them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
 from starlette.requests import Request
 
+from infra.keys import Scope
+from infra.ledger import Accepted
 from producers.gateway.access import Caller
-from producers.gateway.resources import gateway_of
+from producers.gateway.callbacks import callback_of, callback_prefixes, refusal
+from producers.gateway.modes import Offer, Refused
+from producers.gateway.resources import Gateway, gateway_of
 from schemas.envelope import Event, parse_event
+from schemas.errors import Forbidden, PenstockError
 from schemas.ids import EventId
+
+SCOPES = {
+    "document.added": (Scope.PUBLISH,),
+    "document.deleted": (Scope.PUBLISH,),
+    "query.received": (Scope.PUBLISH, Scope.QUERY),
+    "feedback.received": (Scope.PUBLISH, Scope.FEEDBACK),
+    "example.recorded": (Scope.PUBLISH, Scope.TRAIN),
+    "training.batch_ready": (Scope.PUBLISH, Scope.TRAIN),
+}
+"""Which scopes may publish an event of a type."""
 
 
 def make_event(
@@ -45,13 +61,51 @@ async def enter(request: Request, caller: Caller, event: Event) -> EventId:
     """Put one event into the ledger.
 
     Raises:
+        Forbidden: the key lacks the scope.
+        BlockedTarget: a question's callback URL lies under no registered prefix.
         IdReused: the name stands for other data already.
         Unavailable: the database could not commit; nothing was promised.
     """
-    gateway = gateway_of(request)
-    [result] = await gateway.bus.publish(caller.tenant_id, [event])
-    gateway.metrics.event(event.type, result.status)
+    [result] = await publish_offer(request, caller, Offer([event], batch=False))
     if result.error is not None:
         raise result.error
     assert result.event_id is not None
     return result.event_id
+
+
+async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[Accepted]:
+    """Hand the good items to the bus, as one group, and say of each item what became of it."""
+    gateway = gateway_of(request)
+    prefixes = await _prefixes(gateway, caller, offer)
+    results: dict[int, Accepted] = {}
+    good: list[tuple[int, Event]] = []
+    for index, item in enumerate(offer.items):
+        error = item.error if isinstance(item, Refused) else _objection(caller, item, prefixes)
+        if error is None and isinstance(item, Event):
+            good.append((index, item))
+        else:
+            results[index] = Accepted(index, None, item.source, item.id, "rejected", error)
+    accepted = await gateway.bus.publish(caller.tenant_id, [event for _, event in good])
+    for (index, _), one in zip(good, accepted, strict=True):
+        results[index] = Accepted(index, one.event_id, one.source, one.id, one.status, one.error)
+    ordered = [results[index] for index in range(len(offer.items))]
+    for item, result in zip(offer.items, ordered, strict=True):
+        gateway.metrics.event(item.type if isinstance(item, Event) else "none", result.status)
+    return ordered
+
+
+async def _prefixes(gateway: Gateway, caller: Caller, offer: Offer) -> list[str]:
+    """Where this tenant may be called back; looked up only when a question asks for it."""
+    if not any(isinstance(item, Event) and callback_of(item) for item in offer.items):
+        return []
+    async with gateway.database.transaction(caller.tenant_id, readonly=True) as connection:
+        return await callback_prefixes(connection, caller.tenant_id)
+
+
+def _objection(caller: Caller, event: Event, prefixes: Sequence[str]) -> PenstockError | None:
+    """Why this caller may not publish this event; None when it may."""
+    wanted = SCOPES[event.type]
+    if caller.may(*wanted):
+        url = callback_of(event)
+        return None if url is None else refusal(url, prefixes)
+    return Forbidden(f"{event.type} needs a key with the scope {' or '.join(wanted)}", field="scope")

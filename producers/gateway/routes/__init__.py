@@ -5,7 +5,8 @@ documents    one document: put, get, delete; the documents of a collection
 collections  a collection's settings
 search       passages without an answer
 queries      questions and their answers, waited for, streamed or fetched
-training     datasets, examples, runs, models
+datasets     examples, datasets, review
+training     runs, models, aliases
 templates    prompt templates
 webhooks     endpoints, deliveries, replay
 health       healthz

@@ -11,71 +11,35 @@ from starlette.responses import Response
 
 from infra.database import queries
 from infra.keys import Scope
-from infra.ledger import Accepted
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import as_uuid
-from producers.gateway.modes import Offer, Refused, read_offer
+from producers.gateway.modes import read_offer
 from producers.gateway.openapi import EVENT_BODY, answers
 from producers.gateway.paging import PageQuery, decode_cursor, page
 from producers.gateway.problems import problem_of, request_id_of
+from producers.gateway.publishing import publish_offer
 from producers.gateway.resources import Gateway, gateway_of
 from producers.gateway.respond import json_response
 from producers.gateway.shapes.events import EventPage, EventView, PublishResults
-from schemas.envelope import Event
-from schemas.errors import BadInput, Forbidden, NotFound, PenstockError
+from schemas.errors import BadInput, NotFound
 from schemas.registry import EVENT_TYPES
 from schemas.states import EventState
 
 router = APIRouter(tags=["events"])
 Publisher = Annotated[Caller, Depends(Allow(Scope.PUBLISH, Scope.QUERY, Scope.FEEDBACK, Scope.TRAIN))]
 Anyone = Annotated[Caller, Depends(Allow())]
-SCOPES = {
-    "document.added": (Scope.PUBLISH,),
-    "document.deleted": (Scope.PUBLISH,),
-    "query.received": (Scope.PUBLISH, Scope.QUERY),
-    "feedback.received": (Scope.PUBLISH, Scope.FEEDBACK),
-    "example.recorded": (Scope.PUBLISH, Scope.TRAIN),
-    "training.batch_ready": (Scope.PUBLISH, Scope.TRAIN),
-}
-"""Which scopes may publish an event of a type."""
 
 
 @router.post("/v1/events", status_code=202, responses=answers(PublishResults, 202), openapi_extra=EVENT_BODY)
 async def publish(request: Request, caller: Publisher) -> Response:
     """Publish one event or a batch; in a batch each item has its own result."""
-    gateway = gateway_of(request)
     offer = await read_offer(request)
-    results = await publish_offer(gateway, caller, offer)
-    for item, result in zip(offer.items, results, strict=True):
-        gateway.metrics.event(item.type if isinstance(item, Event) else "none", result.status)
+    results = await publish_offer(request, caller, offer)
     shown = [result.as_dict() for result in results]
     if not offer.batch and results[0].error is not None:
         return problem_of(results[0].error, request_id_of(request), results=shown)
     headers = {} if offer.batch else {"location": f"/v1/events/{results[0].event_id}"}
     return json_response({"results": shown}, 202, headers)
-
-
-async def publish_offer(gateway: Gateway, caller: Caller, offer: Offer) -> list[Accepted]:
-    """Hand the good items to the bus, as one group, and say of each item what became of it."""
-    results: dict[int, Accepted] = {}
-    good: list[tuple[int, Event]] = []
-    for index, item in enumerate(offer.items):
-        error = item.error if isinstance(item, Refused) else _forbidden(caller, item)
-        if error is None and isinstance(item, Event):
-            good.append((index, item))
-        else:
-            results[index] = Accepted(index, None, item.source, item.id, "rejected", error)
-    accepted = await gateway.bus.publish(caller.tenant_id, [event for _, event in good])
-    for (index, _), one in zip(good, accepted, strict=True):
-        results[index] = Accepted(index, one.event_id, one.source, one.id, one.status, one.error)
-    return [results[index] for index in range(len(offer.items))]
-
-
-def _forbidden(caller: Caller, event: Event) -> PenstockError | None:
-    wanted = SCOPES[event.type]
-    if caller.may(*wanted):
-        return None
-    return Forbidden(f"{event.type} needs a key with the scope {' or '.join(wanted)}", field="scope")
 
 
 @router.get("/v1/events/{event_id}", responses=answers(EventView))

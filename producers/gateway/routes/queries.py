@@ -14,7 +14,6 @@ from infra.keys import Scope
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import SOURCE, as_known_name, as_uuid
 from producers.gateway.body import read_model
-from producers.gateway.callbacks import callback_of, callback_prefixes, refusal
 from producers.gateway.openapi import answers, takes
 from producers.gateway.publishing import enter, make_event
 from producers.gateway.resources import gateway_of
@@ -58,10 +57,6 @@ async def ask(request: Request, caller: Asker, collection: str) -> Response:
     async with gateway.database.transaction(caller.tenant_id, readonly=True) as connection:
         if not await connection.fetch(queries("gateway_documents").known, caller.tenant_id, [collection]):
             raise NotFound("there is no such collection")
-        url = callback_of(event)
-        refused = url and refusal(url, await callback_prefixes(connection, caller.tenant_id))
-    if refused:
-        raise refused
     query_id = await enter(request, caller, event)
     if streamed:
         return stream_answer(gateway, caller.tenant_id, query_id, after=None)
