@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class Encoder:
         self._ones = np.ones(8192, dtype=np.float32)
 
     @classmethod
-    def load(cls) -> Encoder:
+    def load(cls) -> Self:
         """Read the weights of the installed wheel: about 0.1 s."""
         files = find_weights()
         return cls(Tokenizer(files.tokenizer), load_table(files.table))

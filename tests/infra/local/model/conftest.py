@@ -13,16 +13,23 @@ from infra.local.model.vectors import Encoder
 from tests.infra.local.model.helpdesk import Desk, read_desk
 
 if TYPE_CHECKING:
+    from infra.local.model.faults_client import Faults
     from infra.local.model.server import ModelServer
 
 
-@pytest.fixture
-async def client(model_server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
-    """A client of the session's model server; every call is one request."""
+@pytest.fixture(scope="session")
+async def _client(_model_server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(
-        base_url=model_server.base_url, api_key=model_server.api_key, max_retries=0, timeout=30
+        base_url=_model_server.base_url, api_key=_model_server.api_key, max_retries=0, timeout=30
     ) as opened:
         yield opened
+
+
+@pytest.fixture
+def client(_client: AsyncOpenAI, faults: Faults) -> AsyncOpenAI:
+    """A client of the session's model server, which has no faults yet; every call is one request."""
+    del faults
+    return _client
 
 
 @pytest.fixture(scope="session")

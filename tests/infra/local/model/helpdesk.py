@@ -56,7 +56,10 @@ def read_desk(*, letters: bool = False) -> Desk:
 
 
 def _letter(question: str, chance: random.Random) -> str:
-    sender, city = chance.choice(("Ana", "Bo", "Chen", "Dita")), chance.choice(("Oslo", "Lima", "Pune", "Bonn"))
+    sender, city = (
+        chance.choice(("Ana", "Bo", "Chen", "Dita")),
+        chance.choice(("Oslo", "Lima", "Pune", "Bonn")),
+    )
     plan, urgency = chance.choice(("Basic", "Pro", "Team")), chance.choice(("low", "high"))
     return (
         f"Ticket {chance.randint(1000, 9999)} from {sender} in {city}, plan {plan}, priority {urgency}: {question} "

@@ -13,7 +13,11 @@ PUMP = Passage(
     "The circulation pump was built in Bonn. Its working pressure is 4 bar.\nIt weighs 12 kg and is painted green.",
     "Manual of the pump",
 )
-REFUNDS = Passage("2", "Goods can be returned within thirty days.\nA refund is paid to the card that was charged.", "Refunds")
+REFUNDS = Passage(
+    "2",
+    "Goods can be returned within thirty days.\nA refund is paid to the card that was charged.",
+    "Refunds",
+)
 CATS = Passage("3", "Cats sleep for most of the day. They hunt at dusk.", "Cats")
 PASSAGES = (PUMP, REFUNDS, CATS)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessageParam
 
 if TYPE_CHECKING:
     from infra.local.model.faults_client import Faults
@@ -27,8 +27,13 @@ async def complete(client: AsyncOpenAI, text: str = ASKED, **options: Any) -> Ch
 
 async def streamed(client: AsyncOpenAI, **options: Any) -> list[ChatCompletionChunk]:
     """The chunks of a streamed completion."""
-    messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": ASKED}]
-    stream = await client.chat.completions.create(model="local-chat", messages=messages, stream=True, **options)  # type: ignore[call-overload]
+    messages: list[ChatCompletionMessageParam] = [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": ASKED},
+    ]
+    stream = await client.chat.completions.create(
+        **{"model": "local-chat", "messages": messages, "stream": True, **options}
+    )
     return [chunk async for chunk in stream]
 
 
@@ -136,7 +141,12 @@ async def test_text_parts_are_read_as_one_text(client: AsyncOpenAI) -> None:
         ({"stop": ["a"] * 5}, "stop", "invalid_type"),
         ({"extra_body": {"colour": "red"}}, "colour", "unknown_parameter"),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "#"}}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "a", "schema": {"$ref": "#"}},
+                }
+            },
             "response_format",
             "invalid_json_schema",
         ),

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
+from starlette.requests import Request
 from tokenizers import Tokenizer as VendorTokenizer
 
-from infra.local.model.vectors import Encoder
+from infra.local.model.embeddings import Embeddings
+from infra.local.model.reply import Ask
+from infra.local.model.vectors import Encoder, Vectors
 from infra.local.model.weights import find_weights, load_table
 
 if TYPE_CHECKING:
@@ -20,7 +27,11 @@ MODEL = "local-embed-256"
 async def test_an_embedding_is_the_unit_mean_of_the_token_rows(client: AsyncOpenAI) -> None:
     """What the server sends is what the published weights say, to seven digits."""
     files = find_weights()
-    ids = VendorTokenizer.from_file(str(files.tokenizer)).encode("The pump runs at 4 bar.", add_special_tokens=False).ids
+    ids = (
+        VendorTokenizer.from_file(str(files.tokenizer))
+        .encode("The pump runs at 4 bar.", add_special_tokens=False)
+        .ids
+    )
     mean = load_table(files.table)[ids].mean(axis=0)
     got = await client.embeddings.create(model=MODEL, input="The pump runs at 4 bar.")
     assert np.allclose(mean / np.linalg.norm(mean), got.data[0].embedding, atol=1e-6)
@@ -41,7 +52,9 @@ async def test_both_encodings_carry_the_same_vectors_in_order(client: AsyncOpenA
 async def test_dimensions_shorten_and_scale_again(client: AsyncOpenAI, dimensions: int) -> None:
     """A shortened vector is the head of the long one at length one."""
     long = (await client.embeddings.create(model=MODEL, input="a text")).data[0].embedding
-    short = (await client.embeddings.create(model=MODEL, input="a text", dimensions=dimensions)).data[0].embedding
+    short = (
+        (await client.embeddings.create(model=MODEL, input="a text", dimensions=dimensions)).data[0].embedding
+    )
     head = np.array(long[:dimensions])
     assert np.allclose(head / np.linalg.norm(head), short, atol=1e-6)
 
@@ -110,3 +123,31 @@ async def test_calls_inputs_and_tokens_are_counted(client: AsyncOpenAI, faults: 
     assert (2, 2, 4) == (count["requests"], count["served"], count["inputs"])
     assert count["tokens"] > usage.total_tokens
     assert {MODEL: 2} == await faults.models()
+
+
+class HeldEncoder(Encoder):
+    """Embeds a batch only when it is let go."""
+
+    let_go: threading.Event
+
+    def embed_ids(self, rows: Sequence[Sequence[int]]) -> Vectors:
+        """Wait before a batch, not before a single text."""
+        if len(rows) > 1:
+            self.let_go.wait(60)
+        return super().embed_ids(rows)
+
+
+async def test_a_batch_leaves_the_event_loop_free() -> None:
+    """A short request is answered while a long one is being embedded."""
+    encoder = HeldEncoder.load()
+    encoder.let_go = threading.Event()
+    embeddings = Embeddings(encoder)
+
+    def ask(given: object) -> Ask:
+        return Ask(Request({"type": "http"}), orjson.dumps({"model": MODEL, "input": given}), None)
+
+    batch = asyncio.create_task(embeddings.create(ask(["some words " * 50] * 10)))
+    short = await embeddings.create(ask("x"))
+    assert (1, False) == (short.usage.inputs, batch.done())
+    encoder.let_go.set()
+    assert 10 == (await batch).usage.inputs

@@ -57,11 +57,19 @@ async def test_an_expiring_file_says_when(client: AsyncOpenAI) -> None:
     ("options", "param"),
     [
         ({"purpose": "world-domination"}, "purpose"),
-        ({"purpose": "fine-tune", "expires_after": {"anchor": "created_at", "seconds": 1}}, "expires_after.seconds"),
-        ({"purpose": "fine-tune", "expires_after": {"anchor": "last_used", "seconds": 3600}}, "expires_after.anchor"),
+        (
+            {"purpose": "fine-tune", "expires_after": {"anchor": "created_at", "seconds": 1}},
+            "expires_after.seconds",
+        ),
+        (
+            {"purpose": "fine-tune", "expires_after": {"anchor": "last_used", "seconds": 3600}},
+            "expires_after.anchor",
+        ),
     ],
 )
-async def test_a_bad_upload_names_its_parameter(client: AsyncOpenAI, options: dict[str, Any], param: str) -> None:
+async def test_a_bad_upload_names_its_parameter(
+    client: AsyncOpenAI, options: dict[str, Any], param: str
+) -> None:
     """An unknown purpose and an impossible life are refused."""
     with pytest.raises(BadRequestError) as caught:
         await client.files.create(file=("a.jsonl", DATA), **options)
@@ -93,7 +101,10 @@ def test_a_form_is_read_by_its_borders_only() -> None:
         b"Content-Type: text/plain\r\n\r\n--y\r\n\r\n-x\n\r\n--x--\r\n"
     )
     form = read_form('multipart/form-data; boundary="x"', body)
-    assert {"purpose": Part("purpose", b"batch", None), "file": Part("file", b"--y\r\n\r\n-x\n", "a.txt")} == form
+    assert {
+        "purpose": Part("purpose", b"batch", None),
+        "file": Part("file", b"--y\r\n\r\n-x\n", "a.txt"),
+    } == form
 
 
 async def test_an_upload_without_a_file_is_refused(model_server: ModelServer) -> None:

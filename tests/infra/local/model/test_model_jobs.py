@@ -27,14 +27,16 @@ async def test_a_job_runs_to_a_model(client: AsyncOpenAI, desk: Desk, faults: Fa
     )
     assert "validating_files" == job.status
     assert job.error is not None
-    assert (None, None) == (job.error.code, job.error.message)
-    seen = [job.status]
+    assert {"code": None, "message": None, "param": None} == job.error.to_dict()
+    seen: list[str] = [job.status]
 
     async def ended() -> bool:
         now = await client.fine_tuning.jobs.retrieve(job.id)
         if now.status != seen[-1]:
             seen.append(now.status)
-        assert now.status != "running" or now.estimated_finish is None or now.estimated_finish >= now.created_at
+        assert (
+            now.status != "running" or now.estimated_finish is None or now.estimated_finish >= now.created_at
+        )
         return now.status == "succeeded"
 
     await until(ended)
@@ -121,7 +123,9 @@ async def test_a_bad_file_fails_the_job(client: AsyncOpenAI, data: bytes, code: 
 async def test_a_cancelled_job_leaves_no_model(client: AsyncOpenAI, desk: Desk, faults: Faults) -> None:
     """Cancelling is final, and only possible while the job runs."""
     await faults.train_seconds(30)
-    job = await client.fine_tuning.jobs.create(model="local-chat", training_file=await upload(client, desk.train))
+    job = await client.fine_tuning.jobs.create(
+        model="local-chat", training_file=await upload(client, desk.train)
+    )
     await job_in(client, job.id, frozenset({"running"}))
     assert "cancelled" == (await client.fine_tuning.jobs.cancel(job.id)).status
     done = await finished_job(client, job.id)
@@ -133,14 +137,18 @@ async def test_a_cancelled_job_leaves_no_model(client: AsyncOpenAI, desk: Desk, 
 async def test_a_paused_job_waits_to_be_resumed(client: AsyncOpenAI, desk: Desk, faults: Faults) -> None:
     """It reports no step while it is paused and goes on where it was."""
     await faults.train_seconds(2)
-    job = await client.fine_tuning.jobs.create(model="local-chat", training_file=await upload(client, desk.train))
+    job = await client.fine_tuning.jobs.create(
+        model="local-chat", training_file=await upload(client, desk.train)
+    )
     await job_in(client, job.id, frozenset({"running"}))
     await client.fine_tuning.jobs.pause(job.id)
-    assert "paused" == (await client.fine_tuning.jobs.retrieve(job.id)).status
+    assert "paused" == str((await client.fine_tuning.jobs.retrieve(job.id)).status)
     await faults.train_seconds(0)
 
     async def steps() -> int:
-        return len([e async for e in client.fine_tuning.jobs.list_events(job.id, limit=100) if e.type == "metrics"])
+        return len(
+            [e async for e in client.fine_tuning.jobs.list_events(job.id, limit=100) if e.type == "metrics"]
+        )
 
     assert await steps() < 60
     assert "running" == (await client.fine_tuning.jobs.resume(job.id)).status
@@ -167,7 +175,9 @@ async def test_a_paused_job_waits_to_be_resumed(client: AsyncOpenAI, desk: Desk,
         ),
     ],
 )
-async def test_a_bad_job_names_its_parameter(client: AsyncOpenAI, options: dict[str, Any], param: str) -> None:
+async def test_a_bad_job_names_its_parameter(
+    client: AsyncOpenAI, options: dict[str, Any], param: str
+) -> None:
     """Nothing is entered then."""
     pairs = [Pair(f"Question {n}?", "Answer.") for n in range(10)]
     body = {"model": "local-chat", "training_file": await upload(client, pairs), **options}

@@ -10,7 +10,7 @@ def test_passages_and_question_are_found_whatever_the_attributes() -> None:
     """Attributes in any order and quoting; title and heading become the passage's context."""
     text = (
         "Here they are.\n"
-        "<passage document='d1' heading=\"Care &amp; use\" id=\"7\" title=\"Pump\">\nFirst text.\nSecond.\n</passage>\n"
+        '<passage document=\'d1\' heading="Care &amp; use" id="7" title="Pump">\nFirst text.\nSecond.\n</passage>\n'
         "<passage id=2>\nOther text.\n</passage>\n"
         "Question: At which pressure\ndoes it run?"
     )
@@ -58,7 +58,10 @@ def test_a_question_is_never_read_inside_a_passage(text: str, question: str) -> 
     ("text", "sentences"),
     [
         ("One is here. Two is there! Three?", ["One is here.", "Two is there!", "Three?"]),
-        ("It costs 3.50 EUR, e.g. in Oslo. Dr. Smith said so.", ["It costs 3.50 EUR, e.g. in Oslo.", "Dr. Smith said so."]),
+        (
+            "It costs 3.50 EUR, e.g. in Oslo. Dr. Smith said so.",
+            ["It costs 3.50 EUR, e.g. in Oslo.", "Dr. Smith said so."],
+        ),
         ("A sentence that\nis wrapped here. Next one.", ["A sentence that\nis wrapped here.", "Next one."]),
         ("- first item\n- second item\n1. third item", ["first item", "second item", "third item"]),
         ("# Title\nBody text.", ["Title", "Body text."]),

@@ -9,14 +9,19 @@ from infra.local.model.errors import ApiError
 from infra.local.model.fields import Fields
 from infra.local.model.structured import check, fill, read_schema
 
-KNOWN = Answer((Claim("It runs at 4.5 bar.", "1", "It runs\nat 4.5 bar."), Claim("It is green.", "2", "It is green.")))
+KNOWN = Answer(
+    (Claim("It runs at 4.5 bar.", "1", "It runs\nat 4.5 bar."), Claim("It is green.", "2", "It is green."))
+)
 STRING = {"type": "string"}
 
 
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
-        ({"type": "object", "properties": {"answer": STRING}}, {"answer": "It runs at 4.5 bar. It is green."}),
+        (
+            {"type": "object", "properties": {"answer": STRING}},
+            {"answer": "It runs at 4.5 bar. It is green."},
+        ),
         ({"type": "object", "properties": {"unit": STRING}}, {"unit": ""}),
         ({"type": "object", "properties": {"pressure": {"type": "number"}}}, {"pressure": 4.5}),
         ({"type": "object", "properties": {"pressure": {"type": "integer"}}}, {"pressure": 4}),
@@ -26,7 +31,10 @@ STRING = {"type": "string"}
         ({"type": "object", "properties": {"kind": {"const": "a"}}}, {"kind": "a"}),
         ({"type": "object", "properties": {"answer": {"type": ["string", "null"]}}}, {"answer": KNOWN.plain}),
         ({"type": "object", "properties": {"note": {"anyOf": [{"type": "null"}, STRING]}}}, {"note": None}),
-        ({"type": "object", "properties": {"points": {"type": "array", "items": STRING}}}, {"points": [c.text for c in KNOWN.claims]}),
+        (
+            {"type": "object", "properties": {"points": {"type": "array", "items": STRING}}},
+            {"points": [c.text for c in KNOWN.claims]},
+        ),
         (
             {
                 "type": "object",
@@ -37,7 +45,12 @@ STRING = {"type": "string"}
                     }
                 },
             },
-            {"sources": [{"passage": "1", "quote": "It runs\nat 4.5 bar."}, {"passage": "2", "quote": "It is green."}]},
+            {
+                "sources": [
+                    {"passage": "1", "quote": "It runs\nat 4.5 bar."},
+                    {"passage": "2", "quote": "It is green."},
+                ]
+            },
         ),
         (STRING, KNOWN.plain),
     ],
@@ -50,7 +63,11 @@ def test_a_supported_schema_is_satisfied(schema: dict[str, Any], value: object) 
 
 def test_an_unknown_answer_is_said_in_json_too() -> None:
     """The sentence stays, the citations are empty, flags say so."""
-    properties = {"answer": STRING, "citations": {"type": "array", "items": STRING}, "abstained": {"type": "boolean"}}
+    properties = {
+        "answer": STRING,
+        "citations": {"type": "array", "items": STRING},
+        "abstained": {"type": "boolean"},
+    }
     filled = fill({"type": "object", "properties": properties}, Answer())
     assert {"answer": "I don't know.", "citations": [], "abstained": True} == filled
 

@@ -30,7 +30,9 @@ def test_any_text_has_the_ids_of_the_original_tokenizer(
 def test_real_text_has_the_ids_of_the_original_tokenizer(encoder: Encoder, vendor: VendorTokenizer) -> None:
     """The same for half a million characters of documentation."""
     texts = list(pydoc_data.topics.topics.values())
-    assert [e.ids for e in vendor.encode_batch(texts, add_special_tokens=False)] == encoder.tokenizer.encode(texts)
+    assert [e.ids for e in vendor.encode_batch(texts, add_special_tokens=False)] == encoder.tokenizer.encode(
+        texts
+    )
 
 
 def test_control_tokens_in_a_text_are_text(encoder: Encoder) -> None:
@@ -42,7 +44,9 @@ def test_forgetting_units_changes_no_ids(vendor: VendorTokenizer) -> None:
     """A full memory of units starts afresh without a difference."""
     small = Tokenizer(find_weights().tokenizer, kept=3)
     texts = [f"unit number {n} of many words" for n in range(50)]
-    assert [vendor.encode(t, add_special_tokens=False).ids for t in texts] == [small.encode([t])[0] for t in texts]
+    assert [vendor.encode(t, add_special_tokens=False).ids for t in texts] == [
+        small.encode([t])[0] for t in texts
+    ]
 
 
 def test_an_empty_text_has_no_tokens(encoder: Encoder) -> None:

@@ -15,7 +15,7 @@ PATIENCE = 60.0
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(PATIENCE):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - the condition is on the other side of a socket
             await asyncio.sleep(0.02)
 
 
