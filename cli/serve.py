@@ -57,7 +57,7 @@ def gateway() -> None:
     tie_to_owner()
     settings = serving_settings()
     start_logging(settings)
-    from producers.gateway.serve import serve
+    from producers.gateway.server import serve
 
     run_async(serve(settings))
 

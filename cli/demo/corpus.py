@@ -50,7 +50,7 @@ def _small() -> Iterator[dict[str, Any]]:
 
 def opening_hours(opens: str) -> str:
     """The document that is replaced."""
-    return f"Opening hours of the bicycle workshop. The bicycle workshop opens at {opens} on weekdays and is closed on Sundays."
+    return f"The bicycle workshop opens at {opens} on weekdays. On Sundays its doors stay closed."
 
 
 def _document(name: str, content: str, media_type: str, *, kind: str) -> dict[str, Any]:
