@@ -3,18 +3,25 @@
 - `worker`       `Worker`: the main loop; takes the arguments of `arq.Worker` and more
 - `types`        what passes between the engine and a runner: claimed jobs and verdicts
 - `policy`       an error becomes a verdict; pure
-- `store`        the Lua scripts (`scripts/`) as typed calls: claim, finish, renew
+- `lifetime`     how a worker begins and ends
+- `schedule`     when to claim next, and how many
+- `alarm`        ends the main loop's sleep
+- `doorbell`     wakes an idle worker
+- `store`        the Lua scripts as typed calls: claim, finish, renew
+- `lua`          one Lua file of `scripts/` as a function
 - `intake`       candidates of a claim, decoded and sorted by who runs them
 - `plain`        registered functions, run as in arq
+- `deadlines`    one timer for many timeouts
 - `handover`     everything else, given to the batch runner
+- `isolation`    a suspected killer, run in a child process
+- `solo`         the child's side of that
 - `outcome`      a verdict becomes a settlement
 - `outbox`       settlements on their way to Redis, many at a time
 - `leases`       what is held, and its heartbeat
-- `doorbell`     wakes an idle worker
-- `alarm`        ends the main loop's sleep
 - `link`         waits while Redis is away
 - `deadletters`  jobs without a ledger row that can never succeed
 - `narration`    what the log says about jobs
+- `supervisor`   several processes of one worker
 """
 
 from workers.engine.worker import Worker as Worker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -21,7 +22,7 @@ CLOSING: Final = 5.0
 log = structlog.get_logger()
 
 
-class Lifetime(arq.Worker):
+class Lifetime(arq.Worker, ABC):
     """arq's ways to start and stop a worker, made safe. `job_completion_wait` is the grace in seconds; 0 means none."""
 
     job_counter: int
@@ -37,9 +38,9 @@ class Lifetime(arq.Worker):
         super().__init__(*args, **options)
         self._link = RedisLink(self.queue_name)
 
+    @abstractmethod
     def _assemble(self) -> None:
         """Put the parts around the pool, once there is one."""
-        raise NotImplementedError
 
     async def _open(self) -> None:
         if self._pool is None:
@@ -62,9 +63,9 @@ class Lifetime(arq.Worker):
         if self.on_startup:
             await self.on_startup(self.ctx)
 
+    @abstractmethod
     async def _hand_back(self) -> None:
         """Give back what still runs and send all settlements; called when all tasks have ended."""
-        raise NotImplementedError
 
     def handle_sig(self, signum: signal.Signals) -> None:
         """Stop at once: running jobs are cancelled and given back uncharged."""
