@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from producers.gateway.addresses import document_path
@@ -106,7 +108,8 @@ async def test_what_is_not_there_is_a_404(client: Client, new_client: NewClient,
     ):
         answer = await stranger.call("GET", path)
         assert (path, answer.status_code, answer.json()["code"]) == (path, 404, "not_found")
-    for body in ({"question": "What?"}, {"question": "What?", "mode": "text"}):
+    for mode in ("hybrid", "text"):
+        body = {"question": "What?", "mode": mode}
         answer = await stranger.call("POST", "/v1/collections/books/search", json=body)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
@@ -137,13 +140,14 @@ async def test_passages_are_found_without_a_paid_answer(client: Client, drive: D
         json={"question": "Where does it rise?", "filter": {"lang": {"$eq": "fr"}}, "top_k": 5},
     )
     assert [one["document_id"] for one in filtered.json()["results"]] == ["garonne"]
-    for body, field in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"question": "x", "filter": {"lang": {"$regex": "x"}}}, "filter.lang.$regex"),
         ({"question": ""}, "question"),
         ({"question": "x", "top_k": 0}, "top_k"),
         ({"question": "x", "mode": "best"}, "mode"),
         ({"query": "x"}, "question"),
-    ):
+    ]
+    for body, field in wrong:
         refused = await client.call("POST", "/v1/collections/rivers/search", json=body)
         assert (body, refused.status_code, refused.json()["field"]) == (body, 400, field)
 
