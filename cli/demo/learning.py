@@ -75,12 +75,11 @@ async def _evaluation(connection: Connection, screen: Screen, tenant: str) -> No
     )
     if data is None or not data["table"]:
         return
-    columns = list(data["table"][0])
-    screen.table(
-        "evaluation on held-out examples",
-        columns,
-        [[_short(row.get(column)) for column in columns] for row in data["table"]],
-    )
+    # One column per model, one row per measure: fits a terminal.
+    measures = [name for name in data["table"][0] if name not in {"role", "model"}]
+    models = [f"{row['role']}: {str(row['model'])[:24]}" for row in data["table"]]
+    rows = [[name.replace("_", " "), *(_short(row.get(name)) for row in data["table"])] for name in measures]
+    screen.table("evaluation on held-out examples", ["measure", *models], rows)
     screen.say(f"   {'promoted' if data['promote'] else 'rejected'}: {data['reason']}")
 
 

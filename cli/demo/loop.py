@@ -96,11 +96,11 @@ class Loop:
         )
         return found
 
-    async def _ask(self, question: str) -> dict[str, Any]:
+    async def _ask(self, question: str, *, cited: bool = True) -> dict[str, Any]:
         reply = await self.gateway.ask(COLLECTION, question)
         self.sent.questions += 1
         self.screen.answer(question, reply)
-        if reply["status"] == "answered" and not reply["citations"]:
+        if cited and reply["status"] == "answered" and not reply["citations"]:
             raise CallFailed(f"the answer to {question!r} cites nothing")
         return reply
 
@@ -131,16 +131,11 @@ class Loop:
 
     async def _ask_tuned(self) -> None:
         matter, taught = MATTERS[0]
-        reply = await self._ask_any(f"How can I {matter}?")
+        # What the model was taught stands in no document, so nothing is there to cite.
+        reply = await self._ask(f"How can I {matter}?", cited=False)
         if reply["model"] != self.tuned_model:
             raise CallFailed(f"{reply['model']} answered, not the promoted {self.tuned_model}")
         self.screen.say(f"   answered by {reply['model']}; it was taught: “{taught}”")
-
-    async def _ask_any(self, question: str) -> dict[str, Any]:
-        reply = await self._ask(question)
-        if reply["model"] is None:
-            raise CallFailed(f"no model was asked {question!r}")
-        return reply
 
     async def _count(self) -> Tally:
         await tally.settle(self.connection, self.tenant)
