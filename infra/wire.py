@@ -82,7 +82,9 @@ def loads(data: bytes | str) -> Any:
     Raises:
         ValueError: it is neither.
     """
-    return _decode(orjson.loads(data))
+    value = orjson.loads(data)
+    # All of our tags begin with "!; most payloads have none, and then there is nothing to look for.
+    return _decode(value) if (b'"!' in data if isinstance(data, bytes) else True) else value
 
 
 def _encode(value: Any, depth: int) -> Any:  # noqa: PLR0912 - one branch per type, each one line.
