@@ -53,7 +53,7 @@ async def build_app(options: Options, closing: asyncio.Event) -> AsyncIterator[S
         encoder = await asyncio.to_thread(Encoder.load)
         pace = Pace(options.train_seconds)
         desk = Desk(options.key, Faults(), Calls(), Latency(), closing)
-        files, catalog = Files(store), Catalog(store)
+        files, catalog, embeddings = Files(store), Catalog(store), Embeddings(encoder)
         runner = Runner(
             records=Records(store),
             files=files,
@@ -63,7 +63,7 @@ async def build_app(options: Options, closing: asyncio.Event) -> AsyncIterator[S
             pace=pace,
         )
         routes = [
-            *_routes(desk, Embeddings(encoder), Chat(Reader(encoder), catalog), catalog),
+            *_routes(desk, embeddings, Chat(Reader(encoder), catalog), catalog),
             *_training_routes(desk, files, Jobs(store, files, catalog, runner)),
             *Admin(desk.faults, desk.calls, desk.latency, pace, catalog).routes(),
         ]
@@ -75,6 +75,7 @@ async def build_app(options: Options, closing: asyncio.Event) -> AsyncIterator[S
                 exception_handlers={HTTPException: _no_such_path},
             )
         finally:
+            embeddings.close()
             await runner.close()
 
 

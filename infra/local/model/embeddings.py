@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import orjson
@@ -32,6 +34,12 @@ class Embeddings:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+        # One thread: more would take turns at the same interpreter and keep questions waiting behind documents.
+        self._batches = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embed")
+
+    def close(self) -> None:
+        """Take no more batches."""
+        self._batches.shutdown(wait=False, cancel_futures=True)
 
     async def create(self, ask: Ask) -> Reply:
         """Embed the inputs of one request."""
@@ -45,7 +53,8 @@ class Embeddings:
         inputs = read_inputs(fields, self._encoder.tokenizer.size)
         if sum(map(len, inputs)) <= INLINE_CHARACTERS:
             return self._reply(ask, inputs, dimensions, base64_wanted=base64_wanted)
-        return await asyncio.to_thread(self._reply, ask, inputs, dimensions, base64_wanted=base64_wanted)
+        work = partial(self._reply, ask, inputs, dimensions, base64_wanted=base64_wanted)
+        return await asyncio.get_running_loop().run_in_executor(self._batches, work)
 
     def _reply(
         self, ask: Ask, inputs: Sequence[str | list[int]], dimensions: int, *, base64_wanted: bool

@@ -42,6 +42,8 @@ class _Server(uvicorn.Server):
 
 async def serve(options: Options, listening: Listening) -> None:
     """Serve until a signal comes, or until standard input ends if that was asked for."""
+    # Embedding and training hold the interpreter in threads; the event loop gets it back within a millisecond.
+    sys.setswitchinterval(0.001)
     loop = asyncio.get_running_loop()
     closing = asyncio.Event()
     listener = socket.create_server((LOOPBACK, listening.port))

@@ -18,6 +18,8 @@ import orjson
 from infra.local.model.key import KEY_VARIABLE, USUAL_KEY
 from schemas.errors import Unavailable
 
+_ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+"""The matrices are small: more threads would only wait for each other."""
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
@@ -71,7 +73,7 @@ class ModelServer:
             stdin=PIPE,
             stdout=PIPE,
             cwd=_home(),
-            env={**os.environ, KEY_VARIABLE: api_key},
+            env={**os.environ, **_ONE_THREAD, KEY_VARIABLE: api_key},
             start_new_session=True,
         )
         try:

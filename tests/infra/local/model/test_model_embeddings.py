@@ -151,3 +151,4 @@ async def test_a_batch_leaves_the_event_loop_free() -> None:
     assert (1, False) == (short.usage.inputs, batch.done())
     encoder.let_go.set()
     assert 10 == (await batch).usage.inputs
+    embeddings.close()
