@@ -10,6 +10,8 @@ from types import MappingProxyType
 
 import pytest
 
+from tests.drive import Drive
+from tests.workers.ingest.shelf import Shelf
 from workers.ingest.sandbox import Sandbox
 
 MakePdf = Callable[..., bytes]
@@ -96,3 +98,10 @@ def make_zip() -> MakeZip:
         return out.getvalue()
 
     return make
+
+
+@pytest.fixture
+async def shelf(drive: Drive, tenant: str) -> Shelf:
+    """Documents of a tenant of the test's own, handled by the real wing."""
+    await drive.use("ingest")
+    return Shelf(drive, tenant)
