@@ -84,7 +84,8 @@ def explain(event: dict[str, Any], *, now: datetime) -> str:
                 "The tenant's budget is used up; it runs again when the period ends or the limit is raised."
             )
         case "retrying":
-            return f"Attempt {event['attempts']} failed ({reason}); the next one is due at {event['due_at']:%H:%M:%S}."
+            when = "due now" if event["due_at"] is None else f"due at {event['due_at']:%H:%M:%S}"
+            return f"Attempt {event['attempts']} failed ({reason}); the next one is {when}."
         case _ if event["due_at"] is not None:
             return f"It waits until {event['due_at']:%Y-%m-%d %H:%M:%S} ({reason})."
         case _:
