@@ -94,9 +94,10 @@ class Chat:
 def answer_prompt(prompt: Prompt, reader: Reader, tuned: TunedModel | None) -> Answer:
     """What the model says: as it was trained, else from the passages, else as an example was answered, else nothing.
 
-    A trained response is given as it was learned; when a passage says the same, it is cited.
+    A trained response is given as it was learned; when a passage says the same, it is cited. A question that is to
+    be rewritten is not answered: this model cannot rewrite, and an answer would be taken for the new question.
     """
-    if not prompt.question:
+    if not prompt.question or prompt.rewrite:
         return Answer()
     question = Question(prompt.question, reader.encoder)
     learned = tuned.respond(question) if tuned is not None else None

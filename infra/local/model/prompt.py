@@ -15,6 +15,7 @@ _PASSAGE = re.compile(r"<passage\b([^>]*)>\n?(.*?)\n?</passage\s*>", re.DOTALL |
 _ATTRIBUTE = re.compile(r"([\w:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|([^\s\"'>]+))")
 _QUESTION = re.compile(r"^[ \t]*question[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE)
 _ANSWER_CUE = re.compile(r"\n[ \t]*answer[ \t]*:[ \t]*$", re.IGNORECASE)
+_REWRITE = re.compile(r"\b(?:rewrite|rephrase)\b[^.]{0,60}\b(?:question|follow-up)\b", re.IGNORECASE)
 _MARKER = re.compile(r"[ \t]*\[\d+(?:\s*,\s*\d+)*\]")
 _CONTEXT_ATTRIBUTES = ("title", "heading", "section")
 
@@ -46,11 +47,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the last user message asks, and what may be answered from."""
+    """What the last user message asks, and what may be answered from.
+
+    With `rewrite` the question is to be put in other words and not to be answered.
+    """
 
     question: str
     passages: tuple[Passage, ...]
     examples: tuple[Example, ...]
+    rewrite: bool = False
 
 
 def read_prompt(messages: Sequence[Message]) -> Prompt:
@@ -75,7 +80,8 @@ def read_prompt(messages: Sequence[Message]) -> Prompt:
         if before.role == "user" and after.role == "assistant" and after.text.strip()
     ]
     question = question_of(messages[asked].text) if asked >= 0 else ""
-    return Prompt(question=question, passages=tuple(passages), examples=tuple(examples))
+    rewrite = any(_REWRITE.search(m.text) for m in messages if m.role in {"system", "developer"})
+    return Prompt(question=question, passages=tuple(passages), examples=tuple(examples), rewrite=rewrite)
 
 
 def question_of(text: str) -> str:

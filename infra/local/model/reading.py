@@ -22,6 +22,7 @@ _COMMAND = re.compile(
 )
 """Sentences that speak to a model instead of a reader. They are not obeyed anyway; they are not repeated either."""
 _CODE = re.compile(r"::=|>>>|\bimport \w+\n|\bdef \w+\(|\bclass \w+[(:]")
+_LIKE_A_MARKER = re.compile(r"\[\d+(?:, ?\d+)*\](?!$)")
 _ASIDE = re.compile(
     r"(?:see also|for example|for instance|e\.g\.|note that|changed in|added in|new in)\b", re.IGNORECASE
 )
@@ -92,6 +93,7 @@ def _poor(text: str, words: list[str]) -> float:
     return (
         (0.30 if len(words) < _SCRAP else 0.05 if len(words) < _SHORT else 0.0)
         + (0.30 if symbols > 0.3 * len(words) or _CODE.search(text) else 0.0)
+        + (0.30 if _LIKE_A_MARKER.search(text) else 0.0)
         + (0.15 if _ASIDE.match(text) else 0.0)
         + (0.20 if text.endswith("?") else 0.0)
         + (0.15 if text.endswith(":") else 0.0)

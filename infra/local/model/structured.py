@@ -122,8 +122,7 @@ def _value(schema: object, name: str, answer: Answer, claim: Claim | None) -> ob
         return _value(schema["anyOf"][0], name, answer, claim)
     match _kind(schema):
         case "object":
-            properties: dict[str, object] = schema.get("properties", {})
-            return {key: _value(inner, key, answer, claim) for key, inner in properties.items()}
+            return _object(schema.get("properties", {}), answer, claim)
         case "array":
             cited = [c for c in answer.claims if c.passage is not None]
             return [_value(schema.get("items", {}), name, answer, c) for c in cited] if claim is None else []
@@ -137,6 +136,20 @@ def _value(schema: object, name: str, answer: Answer, claim: Claim | None) -> ob
             return name.lower() in _KNOWS_NAMES if answer.claims else name.lower() in _UNKNOWN_NAMES
         case _:
             return None
+
+
+def _object(properties: Mapping[str, object], answer: Answer, claim: Claim | None) -> dict[str, object]:
+    """Its properties; the only string among them is taken for the answer, whatever it is called."""
+    strings = [key for key, inner in properties.items() if isinstance(inner, dict) and _is_free_text(inner)]
+    alone = strings[0] if claim is None and len(strings) == 1 else None
+    return {
+        key: _value(inner, "answer" if key == alone else key, answer, claim)
+        for key, inner in properties.items()
+    }
+
+
+def _is_free_text(schema: Mapping[str, object]) -> bool:
+    return _kind(schema) == "string" and not {"const", "enum", "anyOf"} & set(schema)
 
 
 def _kind(schema: Mapping[str, object]) -> object:

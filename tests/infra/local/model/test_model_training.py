@@ -9,7 +9,7 @@ from openai import AsyncOpenAI
 
 from infra.local.model.chat import answer_prompt
 from infra.local.model.head import Head
-from infra.local.model.prompt import Passage, Prompt
+from infra.local.model.prompt import Message, Passage, Prompt, read_prompt
 from infra.local.model.reading import Reader
 from infra.local.model.training import Hyperparameters, Labelled, Training
 from infra.local.model.training_file import TrainingExample
@@ -145,6 +145,16 @@ def test_a_question_unlike_the_examples_is_answered_as_by_the_base(
     prompt = Prompt(question, (Passage("1", "They hunt at dusk.", "Cats"),), ())
     assert said == answer_prompt(prompt, reader, model).marked
     assert said == answer_prompt(prompt, reader, None).marked
+
+
+def test_a_question_to_be_rewritten_is_not_answered(desk: Desk, reader: Reader) -> None:
+    """Not even by a model that has learned an answer: it would be taken for the new question."""
+    lesson = lesson_of(desk.train, reader.encoder)
+    model = TunedModel(trained(lesson).head, lesson)
+    asked = Message("user", f"Conversation:\nuser: Hello\n\nQuestion: {desk.train[0].question}")
+    system = Message("system", "Rewrite the follow-up as one question that can be understood alone.")
+    assert desk.train[0].answer == answer_prompt(read_prompt([asked]), reader, model).marked
+    assert "I don't know." == answer_prompt(read_prompt([system, asked]), reader, model).marked
 
 
 def test_with_the_same_passages_tuned_beats_base_and_base_beats_scrambled(desk: Desk, reader: Reader) -> None:
