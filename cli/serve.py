@@ -13,6 +13,7 @@ from cli.run import run_async, serving_settings, start_logging, tie_to_owner
 if TYPE_CHECKING:
     from infra.settings import Settings
 
+COMMAND = (sys.executable, "-m", "cli.main")
 POOLS = ("ingest", "answer", "train", "deliver")
 
 
@@ -23,30 +24,46 @@ def worker(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Jobs that a process holds at once.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes under one supervisor.")] = 1,
     burst: Annotated[bool, typer.Option(help="Stop when the queue is empty.")] = False,
+    solo: Annotated[bool, typer.Option(hidden=True, help="Run the one job that the parent sends.")] = False,
 ) -> None:
     """Run a pool of workers until SIGTERM; running jobs get a grace time, the rest goes back to the queue."""
     if pool not in {*POOLS, "all"}:
         raise typer.BadParameter(f"{pool!r} is not a pool; use {', '.join(POOLS)} or all", param_hint="POOL")
-    tie_to_owner()
     overrides = {} if concurrency is None else {"concurrency": concurrency}
     settings = serving_settings(**overrides)
     start_logging(settings)
+    if solo:
+        from workers.host import run_one
+
+        run_async(run_one(settings, pool))
+        return
     if processes > 1:
         from workers.engine.supervisor import supervise
 
-        arguments = [sys.executable, "-m", "cli.main", "worker", pool]
-        if concurrency is not None:
-            arguments += ["--concurrency", str(concurrency)]
-        raise typer.Exit(supervise([*arguments, "--burst"] if burst else arguments, processes=processes))
+        tie_to_owner()
+        command = [
+            *COMMAND,
+            "worker",
+            pool,
+            *([] if concurrency is None else ["--concurrency", str(concurrency)]),
+        ]
+        raise typer.Exit(supervise([*command, "--burst"] if burst else command, processes=processes))
     run_async(_work(settings, POOLS if pool == "all" else (pool,), burst=burst))
 
 
 async def _work(settings: Settings, names: Sequence[str], *, burst: bool) -> None:
     from infra.ops import serve_ops
+    from workers.engine.supervisor import follow_supervisor, is_supervised
     from workers.host import open_host, run_host
 
+    if is_supervised():
+        follow_supervisor()
+    else:
+        tie_to_owner()
     async with (
-        open_host(settings, names, burst=burst) as host,
+        open_host(
+            settings, names, burst=burst, isolate=lambda pool: [*COMMAND, "worker", pool, "--solo"]
+        ) as host,
         serve_ops(settings.ops_host, settings.ops_port, host.ops()),
     ):
         await run_host(host)

@@ -15,6 +15,7 @@ from uuid import UUID
 from infra import outbox
 from infra.database import Connection, queries
 from infra.egress.headers import check_headers
+from infra.filters import compile_filter
 from infra.secretbox import SecretBox
 from infra.signing_secrets import new_secret, rotate, seal_secret
 from schemas.errors import BadInput, Conflict, NotFound
@@ -62,6 +63,7 @@ class Endpoint:
                 raise BadInput(
                     f"types: {one[:60]!r} is no event that goes out", field="types", fix=f"use *, {known}"
                 )
+        compile_filter(self.filter)
         check_headers(self.headers)
         for name in self.headers:
             if name.lower().startswith(_RESERVED):

@@ -16,6 +16,8 @@ from uuid import UUID
 import orjson
 
 from infra.database import Connection, queries
+from infra.egress.url import lies_under
+from infra.filters import compile_filter
 from schemas.ids import EventId, new_event_id, uuid7
 from schemas.registry import EVENT_TYPES
 from schemas.work import Publication, Pushable, Work
@@ -143,53 +145,79 @@ async def _deliveries(connection: Connection, out: Sequence[_Row]) -> list[Said]
     endpoints = defaultdict(list)
     for record in await connection.fetch(queries("ledger").endpoints, tenants):
         endpoints[record["tenant_id"]].append(record)
+    every = [
+        _Match(row, *to)
+        for row in out
+        for to in _receivers(endpoints[row.said.tenant_id], row.said.publication)
+    ]
+    matched = await _filtered(connection, every)
+    if not matched:
+        return []
     now = datetime.now(UTC)
+    bodies = {one.row.event_id: _body(one.row, now, whole=True) for one in matched}
     columns: list[tuple[Any, ...]] = []
     dues: list[Said] = []
-    for row in out:
-        one = row.said.publication
-        full: bytes | None = None
-        for endpoint, url in _receivers(endpoints[row.said.tenant_id], one):
-            if full is None:
-                full = body_of(one.type, row.event_id, row.accept_no, one.data, now)
-            body = full
-            if endpoint["payload"] == "thin" or len(full) > THIN_ABOVE:
-                body = body_of(one.type, row.event_id, row.accept_no, thin(one.data), now)
-            delivery_id = uuid7()
-            columns.append(
-                (
-                    row.said.tenant_id,
-                    delivery_id,
-                    endpoint["endpoint_id"],
-                    message_id(row.event_id),
-                    row.event_id,
-                    one.type,
-                    url,
-                    body,
-                )
-            )
-            due = Publication(
-                "delivery.due", {"delivery_id": str(delivery_id)}, subject=str(endpoint["endpoint_id"])
-            )
-            dues.append(Said(row.said.tenant_id, due, row.event_id, row.said.attributes))
-    if columns:
-        await connection.execute(
-            queries("ledger").deliver, *(list(column) for column in zip(*columns, strict=True))
+    for one in matched:
+        row, delivery_id, body = one.row, uuid7(), bodies[one.row.event_id]
+        if one.endpoint["payload"] == "thin" or len(body) > THIN_ABOVE:
+            body = _body(row, now, whole=False)
+        endpoint_id, kind = one.endpoint["endpoint_id"], row.said.publication.type
+        message = (
+            row.said.tenant_id,
+            delivery_id,
+            endpoint_id,
+            message_id(row.event_id),
+            row.event_id,
+            kind,
+            one.url,
+            body,
         )
+        columns.append(message)
+        due = Publication("delivery.due", {"delivery_id": str(delivery_id)}, subject=str(endpoint_id))
+        dues.append(Said(row.said.tenant_id, due, row.event_id, row.said.attributes))
+    await connection.execute(
+        queries("ledger").deliver, *(list(column) for column in zip(*columns, strict=True))
+    )
     return dues
 
 
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """An out event and an endpoint that may receive it; `url` where it is not the endpoint's own."""
+
+    row: _Row
+    endpoint: Any
+    url: str | None
+
+
+def _body(row: _Row, now: datetime, *, whole: bool) -> bytes:
+    one = row.said.publication
+    return body_of(one.type, row.event_id, row.accept_no, one.data if whole else thin(one.data), now)
+
+
 def _receivers(endpoints: Sequence[Any], one: Publication) -> list[tuple[Any, str | None]]:
-    """The endpoints that receive an event, and the URL where it is not the endpoint's own."""
+    """The endpoints whose subscription covers an event, and the one whose prefix covers its callback URL."""
     receivers: list[tuple[Any, str | None]] = [
         (endpoint, None)
         for endpoint in endpoints
         if not endpoint["callback_prefix"] and matches(endpoint["types"], one.type)
     ]
     if one.callback_url is not None:
-        prefix = next(
-            (e for e in endpoints if e["callback_prefix"] and one.callback_url.startswith(e["url"])), None
-        )
-        if prefix is not None:
-            receivers.append((prefix, one.callback_url))
+        under = (e for e in endpoints if e["callback_prefix"] and lies_under(one.callback_url, e["url"]))
+        receivers += [(prefix, one.callback_url) for prefix in [next(under, None)] if prefix is not None]
     return receivers
+
+
+async def _filtered(connection: Connection, every: Sequence[_Match]) -> list[_Match]:
+    """Those whose endpoint has no content filter, or one that the event's data passes; one round trip where there are any."""
+    asked = [(index, one) for index, one in enumerate(every) if one.endpoint["filter"] is not None]
+    if not asked:
+        return list(every)
+    rows = await connection.fetch(
+        queries("ledger").filtered,
+        [index for index, _ in asked],
+        [one.row.said.publication.data for _, one in asked],
+        [compile_filter(one.endpoint["filter"]) for _, one in asked],
+    )
+    passed = {row["index"] for row in rows}
+    return [one for index, one in enumerate(every) if one.endpoint["filter"] is None or index in passed]

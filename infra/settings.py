@@ -23,6 +23,7 @@ SECRETS = (
     "PENSTOCK_TRAINER_API_KEY",
     "PENSTOCK_TRAINER_WEBHOOK_SECRET",
     "PENSTOCK_SECRET_KEYS",
+    "PENSTOCK_EGRESS_PROXY",
     "PENSTOCK_API_KEY",
     "PENSTOCK_ADMIN_KEY",
 )
@@ -143,7 +144,7 @@ class Settings(BaseSettings):
         "", description="CIDR[:port|:*], comma-separated, that tenants' URLs may reach although private."
     )
     egress_https_only: bool = Field(default=False, description="Refuse tenants' http URLs.")
-    egress_proxy: str | None = Field(None, description="Proxy for tenants' URLs.")
+    egress_proxy: SecretStr | None = Field(None, description="Proxy for tenants' URLs; may hold a password.")
 
     gateway_host: str = Field("127.0.0.1", description="Address of the HTTP API.")
     gateway_port: int = Field(8420, ge=0, le=65535, description="Port of the HTTP API.")
@@ -179,6 +180,11 @@ class Settings(BaseSettings):
         """Arguments, environment, secret files, then `.env`."""
         del file_secret_settings
         return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
+
+    @property
+    def proxy_url(self) -> str | None:
+        """The proxy for tenants' URLs."""
+        return None if self.egress_proxy is None else self.egress_proxy.get_secret_value()
 
     def need(self, name: str) -> str:
         """The value of a setting without which the process cannot run.

@@ -29,6 +29,7 @@ from infra.prices import load_prices
 from infra.settings import Settings
 from infra.sweeper import Sweeper
 from workers.commit import Committer
+from workers.engine.solo import run_solo
 from workers.engine.worker import Worker
 from workers.handling import Resources
 from workers.pools import POOLS, Pool, open_pool
@@ -66,6 +67,19 @@ def _pool_probe(worker: Worker) -> Probe:
         )
 
     return probe
+
+
+Isolate = Callable[[str], Sequence[str]]
+
+
+async def run_one(settings: Settings, name: str) -> None:
+    """In a child of a worker: run the one job that the parent sends, and report its verdict."""
+    pool = POOLS[name]
+    async with AsyncExitStack() as held:
+        resources = await open_resources(settings, [pool], held)
+        committer = Committer(resources.database, resources.bus)
+        held.push_async_callback(committer.aclose)
+        await run_solo(Runtime(resources.database, committer, await open_pool(pool, resources, held)))
 
 
 def worker_id() -> str:
@@ -109,13 +123,16 @@ async def open_resources(settings: Settings, pools: Sequence[Pool], held: AsyncE
 
 
 @asynccontextmanager
-async def open_host(settings: Settings, names: Sequence[str], *, burst: bool = False) -> AsyncIterator[Host]:
+async def open_host(
+    settings: Settings, names: Sequence[str], *, burst: bool = False, isolate: Isolate | None = None
+) -> AsyncIterator[Host]:
     """Open pools without running them.
 
     Args:
         settings: where the servers are and how much to run at once.
         names: of `workers.pools.POOLS`.
         burst: stop when the queues are empty.
+        isolate: a pool's name → the command that runs one suspected killer alone (`run_one`).
     """
     pools = [POOLS[name] for name in names]
     async with AsyncExitStack() as held:
@@ -141,6 +158,7 @@ async def open_host(settings: Settings, names: Sequence[str], *, burst: bool = F
                 job_completion_wait=round(settings.grace),
                 handle_signals=False,
                 burst=burst,
+                isolate=None if isolate is None else isolate(pool.name),
             )
         yield Host(resources, system, workers)
 

@@ -106,7 +106,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         held.push_async_callback(_end, noting)
         retriever = await _open_retriever(settings, database, held)
         egress = EgressPolicy.parse(
-            settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.egress_proxy
+            settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.proxy_url
         )
         box = None
         if settings.secret_keys is not None:

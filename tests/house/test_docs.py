@@ -1,16 +1,14 @@
 """The docs say what the code does."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from scripts.write_docs import PAGES
+
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from write_docs import PAGES  # noqa: E402 - a script, not a package
 
 
 @pytest.mark.parametrize("name", sorted(PAGES))

@@ -22,7 +22,7 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
     """
     settings = resources.settings
     policy = EgressPolicy.parse(
-        settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.egress_proxy
+        settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.proxy_url
     )
     box = SecretBox.from_keys(settings.need("PENSTOCK_SECRET_KEYS"))
     loader = Loader(resources.database)

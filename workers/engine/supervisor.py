@@ -94,6 +94,11 @@ class Supervisor:
             return code
 
 
+def is_supervised() -> bool:
+    """Whether a supervisor started this process."""
+    return FD_VARIABLE in os.environ
+
+
 def follow_supervisor() -> None:
     """In a child: end like on SIGTERM when the supervisor is gone. Does nothing in a process without one.
 

@@ -27,7 +27,7 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
     if resources.models is None:
         raise Misconfigured("the ingest pool needs the model API", field="OPENAI_API_KEY")
     policy = EgressPolicy.parse(
-        settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.egress_proxy
+        settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.proxy_url
     )
     store = Store(resources.database, settings)
     embedder = Embedder(resources.database, resources.models, resources.budget)

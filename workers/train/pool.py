@@ -30,7 +30,7 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
     async with AsyncExitStack() as held:
         trainer = await held.enter_async_context(Trainer.open(settings))
         policy = EgressPolicy.parse(
-            settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.egress_proxy
+            settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.proxy_url
         )
         egress = await held.enter_async_context(Egress(policy))
         wing = Wing(resources, trainer, resources.models)

@@ -72,9 +72,14 @@ FROM unnest(
 
 -- name: endpoints
 -- The endpoints of these tenants that may receive something.
-SELECT tenant_id, endpoint_id, types, payload, url, callback_prefix
+SELECT tenant_id, endpoint_id, types, filter, payload, url, callback_prefix
 FROM webhook_endpoints
 WHERE tenant_id = ANY ($1::text[]) AND status <> 'disabled'
+
+-- name: filtered
+-- Which data pass their endpoint's content filter; an empty filter passes everything.
+SELECT f.index FROM unnest($1::int[], $2::jsonb[], $3::text[]) AS f (index, data, filter)
+WHERE f.filter IS NULL OR f.data @@ f.filter::jsonpath
 
 -- name: deliver
 -- Writes one message to one endpoint each.

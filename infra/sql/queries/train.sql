@@ -174,10 +174,10 @@ FROM unnest($3::text[], $4::uuid[], $5::text[], $6::jsonb[], $7::jsonb[], $8::in
   AS g (model, example_id, answer, error, grades, tokens_in, tokens_out, latency_ms)
 ON CONFLICT DO NOTHING
 
--- name: add_similarity
--- Adds the one grade that needs all answers at once.
-UPDATE evaluations e SET grades = e.grades || jsonb_build_object('similarity', g.similarity)
-FROM unnest($3::text[], $4::uuid[], $5::float8[]) AS g (model, example_id, similarity)
+-- name: complete_grades
+-- Adds the grades that need all answers at once.
+UPDATE evaluations e SET grades = e.grades || g.grades
+FROM unnest($3::text[], $4::uuid[], $5::jsonb[]) AS g (model, example_id, grades)
 WHERE e.tenant_id = $1 AND e.run_id = $2 AND e.model = g.model AND e.example_id = g.example_id
 
 -- name: set_evaluation

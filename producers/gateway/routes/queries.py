@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from infra.answers import cancel_answer, read_answer
 from infra.database import queries
+from infra.filters import compile_filter
 from infra.keys import Scope
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import SOURCE, as_known_name, as_uuid
@@ -46,6 +47,7 @@ async def ask(request: Request, caller: Asker, collection: str) -> Response:
     gateway = gateway_of(request)
     as_known_name(collection, "collection")
     body = await read_model(request, QueryBody)
+    compile_filter(body.filter)
     streamed = wants_stream(request)
     data = body.model_dump(exclude_unset=True, mode="json")
     data = {name: value for name, value in data.items() if value is not None}
