@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,7 +17,7 @@ from schemas.work import Publication
 from workers.handling import Later, Outcome
 from workers.train.ending import end_run
 from workers.train.examples import estimate_tokens
-from workers.train.grading import SIMILARITY, cosine
+from workers.train.grading import CORRECTED, SIMILARITY, corrected_f1, cosine
 from workers.train.runs import Run, Wing, note
 from workers.train.verdict import Graded, Verdict, decide
 
@@ -61,6 +62,7 @@ async def finish(
 ) -> Outcome:
     """Decide, and say so: the last step of ``evaluating``."""
     answers = await _with_similarity(wing, run, held, answers)
+    answers = await asyncio.to_thread(with_corrected_f1, held, contenders, answers)
     by_pair = {(answer.model, answer.example_id): answer for answer in answers}
     graded = [
         _graded(wing, one, [by_pair[one.model, example.example_id] for example in held]) for one in contenders
@@ -68,7 +70,7 @@ async def finish(
     verdict = decide(graded[-1], graded[:-1], run.margin, run.run_id.int & (2**63 - 1))
 
     async def effect(connection: Connection) -> Sequence[Publication]:
-        await _keep_similarity(connection, run, answers)
+        await _complete_grades(connection, run, answers)
         return await _carry_out(connection, wing, run, verdict)
 
     return Later(0.0, effect)
@@ -159,13 +161,28 @@ async def _embed(wing: Wing, run: Run, texts: Sequence[str]) -> np.ndarray[Any, 
     return embedded.vectors
 
 
-async def _keep_similarity(connection: Connection, run: Run, answers: Sequence[Answer]) -> None:
-    graded = [answer for answer in answers if SIMILARITY in answer.grades]
+def with_corrected_f1(
+    held: Sequence[Held], contenders: Sequence[Contender], answers: Sequence[Answer]
+) -> list[Answer]:
+    """Add the grade that decides, model by model; without the answers of models that are not compared."""
+    by_pair = {(answer.model, answer.example_id): answer for answer in answers}
+    found: list[Answer] = []
+    for contender in contenders:
+        own = [by_pair[contender.model, one.example_id] for one in held]
+        grades = corrected_f1([(answer.answer, one.reference) for answer, one in zip(own, held, strict=True)])
+        found += [
+            replace(answer, grades={**answer.grades, CORRECTED: grade}) if answer.error is None else answer
+            for answer, grade in zip(own, grades, strict=True)
+        ]
+    return found
+
+
+async def _complete_grades(connection: Connection, run: Run, answers: Sequence[Answer]) -> None:
     await connection.execute(
-        queries("train").add_similarity,
+        queries("train").complete_grades,
         run.tenant_id,
         run.run_id,
-        [answer.model for answer in graded],
-        [answer.example_id for answer in graded],
-        [answer.grades[SIMILARITY] for answer in graded],
+        [answer.model for answer in answers],
+        [answer.example_id for answer in answers],
+        [dict(answer.grades) for answer in answers],
     )

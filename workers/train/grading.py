@@ -1,4 +1,9 @@
-"""An answer and the one that was wished for go in here, and grades between 0 and 1 come out, by name."""
+"""An answer and the one that was wished for go in here, and grades come out, by name; 1 is as good as can be.
+
+The grade that decides is F1 corrected for chance: how much better an answer fits its own reference than the references
+of other examples. Plain F1 pays for "the" and "is": a model that gives confident wrong answers beats one that says
+that it does not know. Corrected, wrong answers taken from other examples fall below that.
+"""
 
 from __future__ import annotations
 
@@ -45,16 +50,46 @@ class TokenF1:
 
     def grade(self, answer: str, reference: str) -> float:
         """Two empty texts agree; one empty text agrees with nothing."""
-        given, wished = Counter(words(answer)), Counter(words(reference))
-        if not given or not wished:
-            return float(given == wished)
-        shared = (given & wished).total()
-        return 2 * shared / (given.total() + wished.total())
+        return f1(Counter(words(answer)), Counter(words(reference)))
 
 
 GRADERS: Sequence[Grader] = (ExactMatch(), TokenF1())
-PRIMARY = TokenF1.name
-GUARDS = (ExactMatch.name, SIMILARITY)
+CORRECTED = "corrected_f1"
+PRIMARY = CORRECTED
+GUARDS = (ExactMatch.name, TokenF1.name, SIMILARITY)
+MOST_OTHERS = 50
+"""Other references that an answer is held against: enough for the mean, and no more work."""
+
+
+def f1(given: Counter[str], wished: Counter[str]) -> float:
+    """F1 of two bags of words."""
+    if not given or not wished:
+        return float(given == wished)
+    return 2 * (given & wished).total() / (given.total() + wished.total())
+
+
+def corrected_f1(pairs: Sequence[tuple[str | None, str]]) -> list[float]:
+    """F1 with the own reference, less the mean F1 with the others', for each answer of one model.
+
+    Args:
+        pairs: (answer, reference); an answer of None is worth 0.
+
+    Returns:
+        From -1 to 1. Where all references are the same there is nothing to correct by, and F1 is returned.
+    """
+    different = list(dict.fromkeys(reference for _, reference in pairs))
+    step = max(1, len(different) // MOST_OTHERS)
+    others = [(text, Counter(words(text))) for text in different[::step][:MOST_OTHERS]]
+    grades: list[float] = []
+    for answer, reference in pairs:
+        if answer is None:
+            grades.append(0.0)
+            continue
+        given = Counter(words(answer))
+        chance = [f1(given, bag) for text, bag in others if text != reference]
+        mean = sum(chance) / len(chance) if chance else 0.0
+        grades.append(f1(given, Counter(words(reference))) - mean)
+    return grades
 
 
 def words(text: str) -> list[str]:
