@@ -74,7 +74,9 @@ class Fault:
     used: int = 0
 
     def covers(self, endpoint: str) -> bool:
-        """Whether calls at this endpoint can be hit."""
+        """Whether calls at this endpoint can be hit; the steps of jobs are no calls, so no group covers them."""
+        if endpoint == RUNNING:
+            return self.endpoint == RUNNING
         return self.endpoint in {"*", endpoint} or endpoint.startswith(f"{self.endpoint}.")
 
     def spent(self) -> bool:

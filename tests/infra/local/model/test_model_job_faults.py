@@ -82,6 +82,17 @@ async def test_a_stuck_job_goes_on_when_the_fault_is_cleared(
     assert "succeeded" == (await finished_job(client, held)).status
 
 
+async def test_faults_of_requests_do_not_touch_running_jobs(
+    client: AsyncOpenAI, faults: Faults, file_id: str
+) -> None:
+    """A job's steps use up no fault that is meant for requests, whatever it matches."""
+    job_id = await create(client, file_id)
+    await faults.add("*", "500", match=job_id)
+    await faults.add("jobs", "500", match=job_id)
+    assert "succeeded" == (await finished_job(client, job_id)).status
+    assert [0, 0] == [fault["used"] for fault in await faults.shown()]
+
+
 async def test_a_stuck_job_can_be_cancelled(client: AsyncOpenAI, faults: Faults, file_id: str) -> None:
     """A stalled run is not for ever."""
     await faults.add("jobs.run", "stuck")
