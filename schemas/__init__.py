@@ -8,5 +8,6 @@ inbound    the data of events that come in
 internal   the data of events that Penstock sends to itself
 outbound   the data of events that go out, which webhooks receive
 registry   event type -> model, queue, version
+work       an event as a worker holds it, and what its handler says next
 values     metadata, messages and other shapes that several events share
 """

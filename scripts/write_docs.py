@@ -1,6 +1,6 @@
 """The states and settings in the code become pages in `docs/`; a test fails when a page is not what the code says.
 
-    .venv/bin/python scripts/write_docs.py
+Run it with ``PYTHONPATH=. .venv/bin/python scripts/write_docs.py``.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from infra.local.servers import Servers
 from infra.local.stack import LocalStack
 from infra.migrate import migrate
 from infra.prices import load_prices
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from tests.drive import Drive
 from workers.handling import Resources
 
@@ -188,7 +188,7 @@ def model_server(_model_server: ModelServer, faults: Faults) -> ModelServer:
 @pytest.fixture
 def settings(stack: Stack, model_server: ModelServer) -> Settings:
     """Settings that meet the test's servers."""
-    return Settings(
+    return load_settings(
         _env_file=None,
         database_url=stack.servers.database_url,
         database_owner_url=stack.servers.database_owner_url,

@@ -9,7 +9,7 @@ import redis.asyncio
 
 from infra.bus import Bus
 from infra.database import Connection, Database
-from infra.settings import Settings
+from infra.settings import load_settings
 from schemas.errors import BadInput, BudgetExceeded, PenstockError, RateLimited, Unavailable
 from schemas.registry import INGEST
 from schemas.work import Publication, Work
@@ -30,7 +30,7 @@ async def bare(
 ) -> AsyncIterator[Drive]:
     """The runtime with handlers of the test's own; no model API and no wings."""
     bus = Bus(worker_database, redis_client)
-    resources = Resources(Settings(_env_file=None), worker_database, redis_client, bus, None, None, "test")  # type: ignore[arg-type]
+    resources = Resources(load_settings(_env_file=None), worker_database, redis_client, bus, None, None, "test")  # type: ignore[arg-type]
     async with AsyncExitStack() as held:
         yield Drive(resources, owner_database, held)
 
