@@ -1,8 +1,5 @@
 """P2: work may run more than once; its effect happens once."""
 
-from infra.bus import push
-from schemas.registry import INGEST
-from schemas.work import Pushable
 from tests.stories.town import Town, document
 
 DOCUMENTS = 40
@@ -18,7 +15,7 @@ async def test_work_that_is_queued_again_and_again_has_its_effect_once(town: Tow
     )
 
     async def pushed_again_and_done() -> bool:
-        await push(town.redis, [Pushable(event_id, "document.added", INGEST) for event_id in ids])
+        await town.push_again(ids)
         return await town.unfinished("acme") == 0
 
     await town.until(pushed_again_and_done, "every event has ended")

@@ -23,12 +23,14 @@ import redis.asyncio
 from cli.demo.receiver import Receiver
 from cli.demo.stack import free_port
 from cli.local import make_tenant, model_environment
-from infra.bus import Bus, open_redis
+from infra.bus import Bus, open_redis, push
 from infra.database import Database
 from infra.local.environment import child_environment
 from infra.local.model.server import ModelServer
 from infra.local.servers import Servers
 from schemas.envelope import Event, parse_event
+from schemas.registry import EVENT_TYPES
+from schemas.work import Pushable
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEYS = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
@@ -104,6 +106,20 @@ class Town:
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=self.logs,
                 start_new_session=True,
             )  # fmt: skip
+
+    async def run_to_end(self, name: str, log: Any, *arguments: str) -> None:
+        """Run a command until it ends by itself; it must succeed."""
+        self.processes[name] = await asyncio.create_subprocess_exec(
+            *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=self.logs,
+            start_new_session=True,
+        )  # fmt: skip
+        assert await self.processes.pop(name).wait() == 0, (self.logs / f"{name}.log").read_text()[-3000:]
+
+    async def push_again(self, ids: Sequence[UUID], kind: str = "document.added") -> None:
+        """Put ids on their queue as if they had never been there."""
+        queue = EVENT_TYPES[kind].queue
+        assert queue is not None
+        await push(self.redis, [Pushable(event_id, kind, queue) for event_id in ids])
 
     async def workers(self, *pools: str, concurrency: int = 16) -> None:
         """Start one process per pool."""
