@@ -103,7 +103,7 @@ AS $$
 DECLARE
   clause record;
   chosen int[] := '{}';
-  condition tsquery;
+  conditions tsquery[] := '{}';
   expected float8 := 0;
 BEGIN
   FOR clause IN
@@ -121,14 +121,17 @@ BEGIN
     FROM t a JOIN t b ON a.bit < b.bit JOIN t c ON b.bit < c.bit
     ORDER BY 3, 1
   LOOP
-    EXIT WHEN condition IS NOT NULL AND expected + clause.brings > room;
-    -- What a shorter clause finds already.
-    CONTINUE WHEN EXISTS (SELECT FROM unnest(chosen) o WHERE o & clause.members = o);
+    EXIT WHEN expected > 0 AND expected + clause.brings > room;
     chosen := chosen || clause.members;
-    condition := coalesce(condition || clause.query, clause.query);
+    conditions := conditions || clause.query;
     expected := expected + clause.brings;
   END LOOP;
-  RETURN condition;
+  RETURN (
+    SELECT string_agg(c.condition::text, ' | ')::tsquery
+    FROM unnest(chosen, conditions) c (members, condition)
+    -- Without what a shorter clause finds already.
+    WHERE NOT EXISTS (SELECT FROM unnest(chosen) o WHERE o <> c.members AND o & c.members = o)
+  );
 END
 $$;
 REVOKE ALL ON FUNCTION search_condition(search_term[], float8, float8) FROM PUBLIC;
@@ -314,7 +317,7 @@ BEGIN
     SELECT w.chunk_id, row_number() OVER (ORDER BY w.worth DESC, w.chunk_id) AS place
     FROM search_words(tenant, within, terms, filter, scope < 2000,
       CASE WHEN scope < 2000 OR (filter IS NULL AND scope < cap) THEN scope ELSE everything END,
-      600 * CASE WHEN filter IS NULL OR scope < 2000 THEN 1 ELSE least(5, 1 / share) END, pool) w
+      500 * CASE WHEN filter IS NULL OR scope < 2000 THEN 1 ELSE least(5, 1 / share) END, pool) w
     WHERE mode <> 'vector'
   ), fused AS (
     SELECT coalesce(n.chunk_id, w.chunk_id) AS chunk_id, n.similarity,
