@@ -8,19 +8,19 @@ go back to an earlier text: these get a random id, which a caller who wants to r
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
-
-import orjson
 
 DIGEST = 32
 """Hexadecimal characters of a SHA-256 that are kept: 128 bits."""
 
 
 def digest(*parts: Any) -> str:
-    """A short stable name of plain values."""
-    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:DIGEST]
+    """A short stable name of plain values; also of values that the gate is about to refuse."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST]
 
 
 def event_name(kind: str, data: Mapping[str, Any], sequence: int | None) -> str:

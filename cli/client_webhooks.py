@@ -1,0 +1,128 @@
+"""`penstock webhooks …`: endpoints are registered, looked at and tried out through the gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from cli.client_http import open_api, part, read_json_option
+from cli.client_listen import listen
+from cli.show import AsJson, print_fields, print_rows
+
+app = typer.Typer(no_args_is_help=True, help="Webhooks: where results are sent. Needs the admin key.")
+COLUMNS = ("id", "url", "types", "payload", "status", "callback_prefix", "description")
+DELIVERIES = ("id", "type", "status", "attempts", "created_at", "delivered_at", "error")
+Id = Annotated[str, typer.Argument(help="The endpoint's id, as `penstock webhooks list` shows it.")]
+
+
+@app.command("add")
+def add(
+    url: Annotated[str, typer.Argument(help="Where messages are sent.")],
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type", "-t", help="An event type, family.* or *; give it several times. * unless given."
+        ),
+    ] = None,
+    condition: Annotated[
+        str | None, typer.Option("--filter", help="Condition on the contents as JSON.")
+    ] = None,
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    secret: Annotated[
+        str | None, typer.Option(envvar="PENSTOCK_WEBHOOK_SECRET", help="whsec_…; one is made unless given.")
+    ] = None,
+    *,
+    thin: Annotated[bool, typer.Option("--thin", help="Send ids only.")] = False,
+    callback_prefix: Annotated[
+        bool, typer.Option("--callback-prefix", help="The URL is the prefix of questions' callback URLs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register an endpoint and show its secret, this once."""
+    body: dict[str, Any] = {
+        "url": url,
+        "types": types or ["*"],
+        "payload": "thin" if thin else "full",
+        "description": description,
+        "callback_prefix": callback_prefix,
+    }
+    if secret:
+        body["secret"] = secret
+    if condition is not None:
+        body["filter"] = read_json_option(condition, "--filter")
+    with open_api(admin=True) as api:
+        made = api.call("POST", "/v1/webhooks", body)
+    print_fields(
+        {name: made[name] for name in ("id", "url", "types", "secret")} if not as_json else made,
+        as_json=as_json,
+    )
+    if not as_json:
+        typer.echo("\nKeep the secret now: it is not shown again.")
+
+
+@app.command("list")
+def list_all(*, as_json: AsJson = False) -> None:
+    """List the endpoints."""
+    with open_api(admin=True) as api:
+        rows = list(api.pages("/v1/webhooks"))
+    print_rows(rows, COLUMNS, as_json=as_json, empty="No webhooks. `penstock webhooks add URL` makes one.")
+
+
+@app.command("remove")
+def remove(webhook: Id) -> None:
+    """Remove an endpoint with its deliveries."""
+    with open_api(admin=True) as api:
+        api.call("DELETE", f"/v1/webhooks/{part(webhook)}")
+    typer.echo("removed")
+
+
+@app.command("rotate")
+def rotate(
+    webhook: Id,
+    overlap: Annotated[
+        float, typer.Option(min=0, max=7 * 24, help="Hours for which the secret before goes on signing.")
+    ] = 24.0,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Give an endpoint a new secret and show it, this once."""
+    with open_api(admin=True) as api:
+        made = api.call("POST", f"/v1/webhooks/{part(webhook)}/rotate", {"overlap_seconds": overlap * 3600})
+    print_fields(made if as_json else {"id": made["id"], "secret": made["secret"]}, as_json=as_json)
+
+
+@app.command("test")
+def send_test(webhook: Id, *, as_json: AsJson = False) -> None:
+    """Send a `webhook.test` message, signed like any other."""
+    with open_api(admin=True) as api:
+        sent = api.call("POST", f"/v1/webhooks/{part(webhook)}/test")
+    print_fields(sent, as_json=as_json)
+
+
+@app.command("deliveries")
+def deliveries(
+    webhook: Id,
+    status: Annotated[str | None, typer.Option(help="pending, retrying, delivered or dead.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the messages to an endpoint, newest first."""
+    with open_api(admin=True) as api:
+        path = f"/v1/webhooks/{part(webhook)}/deliveries"
+        rows = api.call("GET", path, status=status, limit=limit)["items"]
+    print_rows(rows, DELIVERIES, as_json=as_json, empty="No deliveries.")
+
+
+@app.command("replay")
+def replay(
+    delivery: Annotated[str, typer.Argument(help="The delivery's id.")], *, as_json: AsJson = False
+) -> None:
+    """Send a message that has ended again, under the same `webhook-id`."""
+    with open_api(admin=True) as api:
+        sent = api.call("POST", f"/v1/deliveries/{part(delivery)}/replay")
+    print_fields(sent, as_json=as_json)
+
+
+app.command("listen")(listen)
