@@ -25,6 +25,7 @@ from infra.coalesce import Coalescer
 from infra.database import Database
 from infra.ledger import Accepted, Offered, accept, offer
 from schemas.envelope import Event
+from schemas.errors import Permanent
 from schemas.registry import EVENT_TYPES
 from schemas.work import Pushable
 
@@ -124,9 +125,13 @@ class Bus:
             _log.info("bus.redis_back")
 
     async def _accept_group(self, offered: Sequence[Offered]) -> list[Accepted]:
-        tenants = sorted({one.tenant_id for one in offered})
-        async with self._database.transaction(*tenants) as connection:
-            results = await accept(connection, offered)
+        try:
+            results = await self._enter(offered)
+        except Permanent:
+            if len(offered) == 1:
+                raise
+            # Something that only the database refuses: find it, so that the others are accepted (P7).
+            results = [await self._enter_alone(one) for one in offered]
         await self.push(
             [
                 Pushable(one.event_id, one.event.type, queue)
@@ -138,6 +143,18 @@ class Bus:
             Accepted(index, result.event_id, result.source, result.id, result.status, result.error)
             for index, result in enumerate(results)
         ]
+
+    async def _enter(self, offered: Sequence[Offered]) -> list[Accepted]:
+        tenants = sorted({one.tenant_id for one in offered})
+        async with self._database.transaction(*tenants) as connection:
+            return await accept(connection, offered)
+
+    async def _enter_alone(self, one: Offered) -> Accepted:
+        try:
+            [result] = await self._enter([one])
+        except Permanent as error:
+            return Accepted(0, None, one.event.source, one.event.id, "rejected", error)
+        return result
 
     async def aclose(self) -> None:
         """Wait until everything that was handed over is in the ledger."""

@@ -28,7 +28,9 @@ class Retention:
 
     events: int = 30
     delivery_attempts: int = 30
+    deliveries: int = 30
     answers: int = 90
+    answer_cache: int = 7
     event_keys: int = 400
 
 
@@ -91,6 +93,16 @@ class Maintainer:
                 await connection.execute(sql.unlock, LOCK)
         _log.info("maintain.round", **done)
         return done
+
+    def _prunes(self) -> list[tuple[str, str, int]]:
+        """What is deleted row by row, the statement, and after how many days."""
+        sql, kept = queries("maintain"), self._retention
+        return [
+            ("event_keys", sql.prune_keys, kept.event_keys),
+            ("answers", sql.prune_answers, kept.answers),
+            ("answer_cache", sql.prune_answer_cache, kept.answer_cache),
+            ("deliveries", sql.prune_deliveries, kept.deliveries),
+        ]
 
     async def _drop_old(self, connection: Connection, table: str) -> int:
         """Drop partitions that are past their retention; what is unfinished in them moves to the default partition."""

@@ -1,3 +1,4 @@
+import dataclasses
 import time
 from typing import Any
 from uuid import uuid4
@@ -85,6 +86,14 @@ async def test_a_repetition_within_one_batch_enters_once(bus: Bus, tenant: str) 
     results = await bus.publish(tenant, [event, event])
     assert ["accepted", "duplicate"] == sorted(result.status for result in results)
     assert results[0].event_id == results[1].event_id
+
+
+async def test_an_event_that_only_the_database_refuses_is_refused_alone(bus: Bus, tenant: str) -> None:
+    """What passed the gate and cannot be stored all the same is rejected by itself; its neighbours are accepted."""
+    nul = dataclasses.replace(document(), data={"collection": "c", "document_id": "d", "content": "nul \x00"})
+    results = await bus.publish(tenant, [document(), nul, document()])
+    assert ["accepted", "rejected", "accepted"] == [result.status for result in results]
+    assert "nul" not in str(results[1].error)
 
 
 async def test_tenants_do_not_share_keys(bus: Bus, new_tenant: NewTenant) -> None:

@@ -30,3 +30,16 @@ DELETE FROM event_keys WHERE accepted_at < now() - $1::int * interval '1 day'
 -- name: prune_reservations
 -- Reservations that a crash left behind a day ago.
 DELETE FROM budget_reservations WHERE expires_at < now() - interval '1 day'
+
+-- name: prune_answers
+-- Finished answers older than so many days.
+DELETE FROM answers WHERE finished_at < now() - $1::int * interval '1 day'
+
+-- name: prune_answer_cache
+-- Cached answers older than so many days.
+DELETE FROM answer_cache WHERE made_at < now() - $1::int * interval '1 day'
+
+-- name: prune_deliveries
+-- Messages that ended and are older than so many days.
+DELETE FROM deliveries
+WHERE status IN ('delivered', 'dead') AND created_at < now() - $1::int * interval '1 day'
