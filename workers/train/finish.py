@@ -67,7 +67,8 @@ async def finish(
     graded = [
         _graded(wing, one, [by_pair[one.model, example.example_id] for example in held]) for one in contenders
     ]
-    verdict = decide(graded[-1], graded[:-1], run.margin, run.run_id.int & (2**63 - 1))
+    seed = run.run_id.int & (2**63 - 1)
+    verdict = await asyncio.to_thread(decide, graded[-1], graded[:-1], run.margin, seed)
 
     async def effect(connection: Connection) -> Sequence[Publication]:
         await _complete_grades(connection, run, answers)

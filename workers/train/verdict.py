@@ -77,7 +77,7 @@ def bootstrap(differences: Sequence[float], seed: int) -> Interval:
     step = max(1, CELLS // n)
     for start in range(0, RESAMPLES, step):
         size = min(step, RESAMPLES - start)
-        means[start : start + size] = random.multinomial(n, np.full(n, 1 / n), size=size) @ values / n
+        means[start : start + size] = values[random.integers(0, n, (size, n), dtype=np.int32)].mean(axis=1)
     low, high = np.percentile(means, [TAIL, 100 - TAIL])
     return Interval(float(values.mean()), float(low), float(high))
 

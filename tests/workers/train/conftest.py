@@ -35,9 +35,7 @@ class Wheel:
 
     async def dataset(self, name: str = "faq", **settings: Any) -> None:
         """Create or change a dataset."""
-        await set_dataset(
-            self.gateway, self.tenant, name, settings, base_model="local-chat", actor="test"
-        )
+        await set_dataset(self.gateway, self.tenant, name, settings, base_model="local-chat", actor="test")
 
     async def record(self, examples: list[dict[str, Any]] | None = None, dataset: str = "faq") -> None:
         """Publish examples, all of them at once, and take them in."""

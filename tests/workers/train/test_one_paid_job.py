@@ -87,7 +87,16 @@ class CrashingTrainer(Trainer):
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
-        if name not in {"upload", "create_job", "find_jobs", "job", "cancel_job", "events", "delete_file", "model"}:
+        if name not in {
+            "upload",
+            "create_job",
+            "find_jobs",
+            "job",
+            "cancel_job",
+            "events",
+            "delete_file",
+            "model",
+        }:
             return found
         crasher = object.__getattribute__(self, "crasher")
 

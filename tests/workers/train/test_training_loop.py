@@ -58,7 +58,8 @@ async def test_a_worse_model_is_rejected_and_says_why(wheel: Wheel) -> None:
     truth = {one["messages"][0]["content"]: one["messages"] for one in lessons()}
     async with wheel.drive.owner.connection() as connection:
         rows = await connection.fetch(
-            "SELECT example_id, messages FROM examples WHERE tenant_id = $1 AND split = 'holdout'", wheel.tenant
+            "SELECT example_id, messages FROM examples WHERE tenant_id = $1 AND split = 'holdout'",
+            wheel.tenant,
         )
         for row in rows:
             await connection.execute(
@@ -132,7 +133,9 @@ async def test_a_second_run_waits_for_the_first(wheel: Wheel) -> None:
     # The second comparison is against the model that serves since the first.
     roles = [row["role"] for row in story.run.evaluation["table"]]  # type: ignore[index]
     assert ["base", "serving", "tuned"] == roles
-    [model] = [one for one in await list_models(wheel.gateway, wheel.tenant) if one["run_id"] == first.run.run_id]
+    [model] = [
+        one for one in await list_models(wheel.gateway, wheel.tenant) if one["run_id"] == first.run.run_id
+    ]
     assert story.run.evaluation["table"][1]["model"] == model["model"]  # type: ignore[index]
 
 
