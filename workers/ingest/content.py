@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 
 import orjson
@@ -16,7 +16,7 @@ from workers.ingest.parsed import MAX_INPUT
 
 READERS = 1
 """Raise it when readers or chunker change what they make of the same document."""
-_UNCERTAIN = frozenset({"application/octet-stream", "binary/octet-stream", "text/plain"})
+_UNCERTAIN = frozenset({"application/octet-stream", "binary/octet-stream"})
 """What servers say of files that they do not know."""
 
 
@@ -74,24 +74,21 @@ def _agreed(said: str | None, served: str) -> str:
     Raises:
         Unreadable: they do not, or neither knows.
     """
-    essence = served.partition(";")[0].strip()
+    found = None if served.partition(";")[0].strip() in _UNCERTAIN else understand(served).family
     if said is None:
-        if essence in _UNCERTAIN - {DEFAULT}:
+        if found is None:
             raise Unreadable(
                 "the server does not say what the document is",
                 field="data.media_type",
                 fix="say it in the event",
             )
-        understand(served)
         return served
     wanted = understand(said)
-    if essence in _UNCERTAIN:
-        return said
-    found = understand(served)
-    if found.family is not wanted.family:
+    # A server that says text may only not know the kind of text.
+    if found not in {None, Family.TEXT, wanted.family}:
         raise Unreadable(
-            f"the event says {wanted.family}, but the server sent {found.family}",
+            f"the event says {wanted.family}, but the server sent {found}",
             field="data.media_type",
             fix="an error page may have been sent instead of the document",
         )
-    return served if wanted == replace(found, charset=None) and found.family is not Family.PDF else said
+    return served if found is wanted.family and wanted.charset is None else said

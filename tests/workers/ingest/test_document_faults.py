@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 from pydoc_data.topics import topics
 
+import asyncpg
 import pytest
 
 from infra.local.model.faults_client import Faults
 from infra.prices import ModelPrice
+from tests.conftest import Stack
 from tests.workers.ingest.shelf import Shelf
 
 DEAD_AFTER = 8
@@ -136,4 +139,35 @@ async def test_one_line_of_ten_megabytes_is_indexed(shelf: Shelf) -> None:
     event_id = await shelf.put((words * (10_000_000 // len(words) + 1))[:10_000_000])
     assert await shelf.status(event_id) == "done"
     assert (await shelf.row())["chunks"] > 1_000
+    await shelf.check()
+
+
+async def test_a_connection_cut_in_the_middle_of_a_group_loses_and_doubles_nothing(
+    shelf: Shelf, stack: Stack
+) -> None:
+    """PostgreSQL ends the connection while a group of documents is written: all come again, and each is there once."""
+    names = [f"d{number}" for number in range(12)]
+    await shelf.put("the first one makes the collection", "zero")
+    for name in names:
+        await shelf.publish(f"the text of {name}", name)
+    superuser = await asyncpg.connect(stack.servers.superuser_url)
+    async with shelf.drive.owner.pool.acquire() as blocker:
+        hold = blocker.transaction()
+        await hold.start()
+        await blocker.execute("LOCK TABLE chunks IN SHARE MODE")
+        working = asyncio.create_task(shelf.drive.step(shelf.tenant))
+        cut = 0
+        async with asyncio.timeout(30):
+            while not cut:
+                cut = await superuser.fetchval(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
+                    " WHERE relname = 'chunks' AND NOT granted"
+                )
+                await asyncio.sleep(0.02)
+        await hold.rollback()
+    await superuser.close()
+    await working
+    await shelf.drive.settle(shelf.tenant)
+    assert [(await shelf.row(name))["status"] for name in names] == ["indexed"] * len(names)
+    assert len(await shelf.said("indexed")) == len(names) + 1
     await shelf.check()
