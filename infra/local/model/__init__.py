@@ -41,6 +41,7 @@ jobs            /v1/fine_tuning/jobs
 job_request     what a new job asks for
 runner          jobs from validation to the tuned model
 records         jobs and events in the store
+hooks           the end of a job as a signed webhook
 job_work        a job's files to a training, its measurements to a file
 training_file   JSONL to examples, as OpenAI checks it
 training        examples to a trained head, step by step

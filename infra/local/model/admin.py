@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from infra.local.model.calls import Calls
 from infra.local.model.catalog import Catalog
+from infra.local.model.door import Desk
 from infra.local.model.errors import ApiError, wrong_value
-from infra.local.model.faults import ENDPOINTS, RUNNING, Faults, kinds_at
+from infra.local.model.faults import ENDPOINTS, RUNNING, kinds_at
 from infra.local.model.fields import Fields, read_json
-from infra.local.model.latency import Latency
+from infra.local.model.hooks import Hooks
 from infra.local.model.reply import json_reply
 from infra.local.model.runner import Pace
 
@@ -26,12 +26,13 @@ LONGEST_TRAINING = 3600.0
 class Admin:
     """The endpoints outside /v1."""
 
-    def __init__(self, faults: Faults, calls: Calls, latency: Latency, pace: Pace, catalog: Catalog) -> None:
-        self._faults = faults
-        self._calls = calls
-        self._latency = latency
+    def __init__(self, *, desk: Desk, pace: Pace, catalog: Catalog, hooks: Hooks) -> None:
+        self._faults = desk.faults
+        self._calls = desk.calls
+        self._latency = desk.latency
         self._pace = pace
         self._catalog = catalog
+        self._hooks = hooks
 
     def routes(self) -> list[Route]:
         """The routes to add to the app."""
@@ -48,6 +49,8 @@ class Admin:
             _route("/latency", "DELETE", self._clear_latency),
             _route("/training", "PUT", self._set_training),
             _route("/models/{id:path}", "PUT", self._set_model),
+            _route("/webhook", "PUT", self._set_webhook),
+            _route("/webhook", "DELETE", self._clear_webhook),
         ]
 
     async def _health(self, _request: Request) -> object:
@@ -98,6 +101,14 @@ class Admin:
         if not request.path_params["id"]:
             raise wrong_value("id", "expected a model's name")
         return self._catalog.set_shutdown(request.path_params["id"], Fields(read_json(await request.body())))
+
+    async def _set_webhook(self, request: Request) -> object:
+        self._hooks.put(Fields(read_json(await request.body())))
+        return {"webhook": True}
+
+    async def _clear_webhook(self, _request: Request) -> object:
+        self._hooks.clear()
+        return {"webhook": False}
 
 
 def _route(path: str, method: str, action: Callable[[Request], Awaitable[object]]) -> Route:

@@ -25,6 +25,7 @@ from infra.local.model.embeddings import Embeddings
 from infra.local.model.errors import ApiError
 from infra.local.model.faults import Faults
 from infra.local.model.files import Files
+from infra.local.model.hooks import Hooks
 from infra.local.model.jobs import Jobs
 from infra.local.model.latency import Latency
 from infra.local.model.reading import Reader
@@ -51,11 +52,11 @@ async def build_app(options: Options, closing: asyncio.Event) -> AsyncIterator[S
     """The app with its jobs running; both end with the context."""
     with Store(options.state) as store:
         encoder = await asyncio.to_thread(Encoder.load)
-        pace = Pace(options.train_seconds)
+        pace, hooks = Pace(options.train_seconds), Hooks()
         desk = Desk(options.key, Faults(), Calls(), Latency(), closing)
         files, catalog, embeddings = Files(store), Catalog(store), Embeddings(encoder)
         runner = Runner(
-            records=Records(store),
+            records=Records(store, hooks),
             files=files,
             catalog=catalog,
             encoder=encoder,
@@ -65,7 +66,7 @@ async def build_app(options: Options, closing: asyncio.Event) -> AsyncIterator[S
         routes = [
             *_routes(desk, embeddings, Chat(Reader(encoder), catalog), catalog),
             *_training_routes(desk, files, Jobs(store, files, catalog, runner)),
-            *Admin(desk.faults, desk.calls, desk.latency, pace, catalog).routes(),
+            *Admin(desk=desk, pace=pace, catalog=catalog, hooks=hooks).routes(),
         ]
         runner.recover()
         try:
@@ -77,6 +78,7 @@ async def build_app(options: Options, closing: asyncio.Event) -> AsyncIterator[S
         finally:
             embeddings.close()
             await runner.close()
+            await hooks.close()
 
 
 def _routes(desk: Desk, embeddings: Embeddings, chat: Chat, catalog: Catalog) -> list[Route]:

@@ -103,6 +103,14 @@ class Faults:
         """Announce the day from which a model is gone, or take it back."""
         await self._ask("PUT", f"/models/{model}", {"shutdown_date": date})
 
+    async def webhook(self, url: str, secret: str, *, copies: int = 1) -> None:
+        """Have the end of every job told to an address on this machine, signed as OpenAI signs."""
+        await self._ask("PUT", "/webhook", {"url": url, "secret": secret, "copies": copies})
+
+    async def no_webhook(self) -> None:
+        """Tell nobody."""
+        await self._ask("DELETE", "/webhook")
+
     async def _ask(
         self,
         method: str,

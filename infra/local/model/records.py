@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 
+from infra.local.model.hooks import Hooks
 from infra.local.model.store import Doc, Store
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
@@ -21,8 +22,9 @@ class JobFailed(Exception):
 class Records:
     """Jobs and their events in the store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, hooks: Hooks) -> None:
         self._store = store
+        self._hooks = hooks
 
     def unfinished(self) -> list[str]:
         """The ids of all jobs that have not ended, oldest first."""
@@ -51,9 +53,11 @@ class Records:
         self.change(job_id, **{"_paused_from" if paused else "status": status}, **values)
 
     def end(self, job_id: str, status: str, **values: object) -> Doc:
-        """Give a job its last status."""
+        """Give a job its last status, and tell whoever listens."""
         ended = {"finished_at": int(time.time()), "estimated_finish": None, "_paused_from": None}
-        return self.change(job_id, status=status, **ended, **values)
+        job = self.change(job_id, status=status, **ended, **values)
+        self._hooks.job_ended(job_id, status)
+        return job
 
     def fail(self, job_id: str, failed: JobFailed) -> None:
         """End a job as failed, saying why."""
