@@ -31,6 +31,7 @@ def worker(
         raise typer.BadParameter(f"{pool!r} is not a pool; use {', '.join(POOLS)} or all", param_hint="POOL")
     overrides = {} if concurrency is None else {"concurrency": concurrency}
     settings = serving_settings(**overrides)
+    _need_servers(settings)
     start_logging(settings)
     if solo:
         from workers.host import run_one
@@ -49,6 +50,12 @@ def worker(
         ]
         raise typer.Exit(supervise([*command, "--burst"] if burst else command, processes=processes))
     run_async(_work(settings, POOLS if pool == "all" else (pool,), burst=burst))
+
+
+def _need_servers(settings: Settings) -> None:
+    """Name the setting that is missing before anything is connected to."""
+    for name in ("DATABASE_URL", "REDIS_URL"):
+        settings.need(name)
 
 
 async def _work(settings: Settings, names: Sequence[str], *, burst: bool) -> None:
@@ -73,6 +80,7 @@ def gateway() -> None:
     """Serve the HTTP API and the ops port until SIGTERM."""
     tie_to_owner()
     settings = serving_settings()
+    _need_servers(settings)
     start_logging(settings)
     from producers.gateway.server import serve
 

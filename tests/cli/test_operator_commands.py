@@ -1,0 +1,147 @@
+import json
+import secrets
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import redis.asyncio
+
+from infra.bus import Bus
+from infra.database import Database
+from schemas.envelope import parse_event
+from tests.cli.commands import Penstock
+
+
+@pytest.fixture
+async def dead_event(
+    gateway_database: Database, owner_database: Database, redis_client: redis.asyncio.Redis, tenant: str
+) -> UUID:
+    """A document that was given up."""
+    bus = Bus(gateway_database, redis_client)
+    data = {"collection": "c", "document_id": "d", "content": "canary"}
+    raw = {"specversion": "1.0", "id": str(uuid4()), "source": "s", "type": "document.added", "data": data}
+    [accepted] = await bus.publish(tenant, [parse_event(raw)])
+    await bus.aclose()
+    assert accepted.event_id is not None
+    async with owner_database.connection() as connection:
+        await connection.execute(
+            "UPDATE events SET status = 'dead', attempts = 5, finished_at = now(), dead_at = now(), error = $2"
+            " WHERE event_id = $1",
+            accepted.event_id,
+            {"code": "unreadable", "message": "The document cannot be read"},
+        )
+    await redis_client.zrem("penstock:ingest", str(accepted.event_id))
+    return accepted.event_id
+
+
+def test_a_tenant_and_its_keys_are_made_listed_and_taken_back(penstock: Penstock) -> None:
+    """A key's secret is shown once; a revoked key says since when."""
+    name = f"cli-{secrets.token_hex(4)}"
+    assert name == penstock.json("tenants", "create", name, "--title", "Acme")["tenant_id"]
+    assert name in {one["tenant_id"] for one in penstock.json("tenants", "list")}
+    assert "Acme" == penstock.json("tenants", "show", name)["title"]
+    key = penstock.json("keys", "create", "--tenant", name, "--scope", "publish", "--scope", "query")
+    assert (name, ["publish", "query"]) == (key["tenant"], sorted(key["scopes"]))
+    listed = penstock.run("keys", "list", "--tenant", name, "--json").stdout
+    assert key["key"] not in listed
+    penstock.run("keys", "revoke", key["id"])
+    [row] = penstock.json("keys", "list", "--tenant", name)
+    assert row["revoked_at"] is not None
+    assert penstock.json("tenants", "suspend", name)["suspended_at"] is not None
+    assert penstock.json("tenants", "suspend", name, "--resume")["suspended_at"] is None
+
+
+def test_a_tenant_is_made_once(penstock: Penstock) -> None:
+    """The second one of a name fails in one line."""
+    name = f"cli-{secrets.token_hex(4)}"
+    penstock.run("tenants", "create", name)
+    assert "error: " in penstock.run("tenants", "create", name, expect=1).stderr
+
+
+def test_events_are_listed_shown_and_explained(penstock: Penstock, dead_event: UUID, tenant: str) -> None:
+    """By tenant, type and state; with their story, and without their payload."""
+    [row] = penstock.json(
+        "events", "list", "--tenant", tenant, "--type", "document.added", "--status", "dead"
+    )
+    assert str(dead_event) == row["event_id"]
+    assert [] == penstock.json("events", "list", "--tenant", tenant, "--status", "done")
+    shown = penstock.run("events", "show", str(dead_event), "--json").stdout
+    assert "unreadable" == json.loads(shown)["error"]["code"]
+    assert "canary" not in shown
+    assert "Given up after 5 attempts" in penstock.run("events", "explain", str(dead_event)).stdout
+
+
+def test_an_event_that_does_not_exist_is_said(penstock: Penstock) -> None:
+    """Exit 1 and the id."""
+    missing = str(uuid4())
+    assert missing in penstock.run("events", "show", missing, expect=1).stderr
+
+
+def test_dead_events_are_replayed(penstock: Penstock, dead_event: UUID, tenant: str) -> None:
+    """A dry run counts; the real one brings them back, once."""
+    [row] = penstock.json("dead", "list", "--tenant", tenant, "--queue", "ingest")
+    assert (str(dead_event), "unreadable") == (row["event_id"], row["code"])
+    assert {"matched": 1, "replayed": 0} == penstock.json("dead", "replay", "--tenant", tenant, "--dry-run")
+    assert {"matched": 1, "replayed": 1} == penstock.json("dead", "replay", "--tenant", tenant)
+    assert {"matched": 0, "replayed": 0} == penstock.json("dead", "replay", "--tenant", tenant)
+    assert "accepted" == penstock.json("events", "show", str(dead_event))["status"]
+
+
+def test_dead_events_are_discarded(penstock: Penstock, dead_event: UUID, tenant: str) -> None:
+    """They leave the list for good and stay in the ledger."""
+    assert {"matched": 1, "discarded": 1} == penstock.json("dead", "discard", "--event", str(dead_event))
+    assert [] == penstock.json("dead", "list", "--tenant", tenant)
+    assert "dead" == penstock.json("events", "show", str(dead_event))["status"]
+
+
+def test_a_queue_is_paused_resumed_drained_and_rebuilt(
+    penstock: Penstock, redis_client: redis.asyncio.Redis
+) -> None:
+    """Each by its short name; `status` shows the pause; an unknown queue is told which there are."""
+    del redis_client  # emptied by its fixture
+    penstock.run("queues", "pause", "ingest")
+    paused = {one["queue"]: one["paused"] for one in penstock.json("status")["queues"]}
+    assert {
+        "penstock:ingest": True,
+        "penstock:answer": False,
+        "penstock:train": False,
+        "penstock:deliver": False,
+    } == paused
+    penstock.run("queues", "resume", "ingest")
+    assert not any(one["paused"] for one in penstock.json("status")["queues"])
+    assert "drained" in penstock.run("queues", "drain", "deliver", "--timeout", "5").stdout
+    assert "pushed" in penstock.run("queues", "rebuild").stdout
+    assert "ingest" in penstock.run("queues", "pause", "lunch", expect=1).stderr
+
+
+def test_listings_are_readable_without_json(penstock: Penstock, dead_event: UUID) -> None:
+    """The tables for people show the same things."""
+    assert str(dead_event) in penstock.run("events", "list").stdout
+    assert "unreadable" in penstock.run("dead", "list").stdout
+    assert "penstock:ingest" in penstock.run("status").stdout
+    penstock.run("usage")
+
+
+def test_secrets_may_come_from_files(penstock: Penstock, dead_event: UUID, tenant: str) -> None:
+    """NAME_FILE stands for NAME, without the newline at its end."""
+    environment: dict[str, Any] = dict(penstock.environment)
+    files: dict[str, str] = {}
+    for name in (
+        "DATABASE_URL",
+        "REDIS_URL",
+        "PENSTOCK_DATABASE_OWNER_URL",
+        "OPENAI_API_KEY",
+        "PENSTOCK_SECRET_KEYS",
+    ):
+        path = penstock.folder / name
+        path.write_text(environment.pop(name) + "\n", encoding="utf-8")
+        files[f"{name}_FILE"] = str(path)
+    by_files = Penstock(penstock.folder, {**environment, **files})
+    assert by_files.json("doctor")["ok"]
+    assert str(dead_event) == by_files.json("dead", "list", "--tenant", tenant)[0]["event_id"]
+
+
+def test_migrate_and_maintain_can_be_repeated(penstock: Penstock) -> None:
+    """On a database that is up to date both do nothing and say so."""
+    assert "up to date" in penstock.run("migrate").stdout
+    penstock.run("maintain", "--once")
