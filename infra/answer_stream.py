@@ -179,7 +179,7 @@ async def follow(
         result = await _result(final, announced)
         if result is not None:
             kind = "error" if result.get("status") == "failed" else "done"
-            yield StreamEvent(f"{attempt}-{seen + 1}", kind, result)
+            yield StreamEvent(f"{attempt}-{seen if announced else seen + 1}", kind, result)
             return
 
 
