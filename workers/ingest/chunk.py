@@ -84,7 +84,24 @@ class Chunk:
 
 def chunk(blocks: Sequence[Block], settings: Chunking) -> Iterator[Chunk]:
     """Cut blocks into chunks."""
-    return _Chunker(blocks, settings).chunks()
+    whole = _whole(blocks, settings)
+    return _Chunker(blocks, settings).chunks() if whole is None else iter([whole])
+
+
+def _whole(blocks: Sequence[Block], settings: Chunking) -> Chunk | None:
+    """A small document as its only chunk, at a fraction of what looking for places to cut would cost."""
+    core = settings.size - settings.overlap
+    if (
+        any(block.kind is Kind.HEADING for block in blocks[1:])
+        or sum(len(block.text) for block in blocks) > core * 8
+    ):
+        return None
+    text = "\n\n".join(block.text for block in blocks).strip("\n").rstrip()
+    weight = weigh(text)
+    if not text.strip() or weight > core * UNIT:
+        return None
+    heading = " > ".join(blocks[0].heading) or None
+    return Chunk(0, text, heading, blocks[0].page, tokens(weight), sha256(text.encode()).digest())
 
 
 class _Chunker:
