@@ -174,6 +174,7 @@ async def faults(_model_server: ModelServer) -> AsyncIterator[Faults]:
 async def _calm(client: Faults) -> None:
     await client.clear()
     await client.no_latency()
+    await client.no_webhook()
     await client.train_seconds(0.3)
     await client.reset_calls()
 
