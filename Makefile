@@ -3,6 +3,8 @@ SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Test processes side by side; each has servers of its own.
+JOBS ?= 2
 
 .PHONY: help setup check test test-arq demo chaos format clean
 
@@ -25,7 +27,7 @@ check: $(STAMP) ## Format, lint, types, import layers, house rules.
 	$(BIN)/lint-imports
 
 test: $(STAMP) ## All tests, on embedded servers.
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile
 
 test-arq: $(STAMP) ## arq's own test suite against our worker.
 	sh tests/arq_suite/run.sh
