@@ -42,7 +42,7 @@ def consequence(state: RunState, failures: int, cooldown: float, now: datetime) 
     if state in WITH_MODEL:
         return Consequence(0, now + calm if cooldown > 0 else None)
     if state is RunState.FAILED:
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures)
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))
         return Consequence(failures + 1, now + max(calm, pause))
     failed = failures + 1 if state is RunState.UNAVAILABLE else failures
     return Consequence(failed, now + max(calm, LONGEST_PAUSE))

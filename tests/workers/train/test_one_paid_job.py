@@ -19,7 +19,7 @@ from workers.train.advance import open_advance
 from workers.train.ending import open_dead
 from workers.train.runs import Wing
 
-SMALL = {"threshold": 24, "minimum": 10, "holdout_minimum": 4}
+SMALL: dict[str, Any] = {"threshold": 24, "minimum": 10, "holdout_minimum": 4}
 ENDINGS = {"promoted", "rejected"}
 
 
@@ -84,6 +84,7 @@ class CrashingTrainer(Trainer):
     """The real trainer, with a point before and after each call."""
 
     __slots__ = ("crasher",)
+    crasher: Crasher
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)

@@ -9,7 +9,7 @@ from tests.workers.train.conftest import Wheel
 from tests.workers.train.lessons import example, lessons
 from workers.commit import Committer
 
-SMALL = {"threshold": 24, "minimum": 10, "holdout_minimum": 4}
+SMALL: dict[str, Any] = {"threshold": 24, "minimum": 10, "holdout_minimum": 4}
 
 
 def numbered(count: int, start: int = 0) -> list[dict[str, Any]]:
