@@ -115,6 +115,39 @@ async def test_an_odd_status_is_waited_through(wheel: Wheel) -> None:
     assert "promoted" == (await wheel.finish()).run.status
 
 
+@pytest.mark.parametrize("endpoint", ["files.create", "jobs.retrieve", "jobs.events", "files.list", "models"])
+@pytest.mark.parametrize("kind", ["500", "malformed"])
+async def test_an_outage_of_the_trainer_burns_no_attempt(wheel: Wheel, endpoint: str, kind: str) -> None:
+    """More failures in a row than an event has attempts: the run goes on where it was (P9)."""
+    await wheel.dataset(**SMALL)
+    await wheel.faults.add(endpoint, kind, times=12)
+    await wheel.record(lessons(40))
+    story = await wheel.finish()
+    assert "promoted" == story.run.status
+    assert [] == await wheel.said("event.dead")
+    assert 1 == len(await wheel.jobs(story.run.run_id))
+
+
+async def test_an_outage_that_outlasts_the_stall_time_ends_the_run(wheel: Wheel) -> None:
+    """Patience has an end: the run fails, its examples are free, and the dead event can be looked at."""
+    await wheel.dataset(**SMALL)
+    await wheel.faults.add("jobs.retrieve", "500")
+    await wheel.record(lessons(40))
+    run_id = (await wheel.until("validating", "queued")).run.run_id
+    async with wheel.drive.owner.connection() as connection:
+        await connection.execute(
+            "UPDATE training_runs SET heard_at = now() - interval '7 hours' WHERE run_id = $1", run_id
+        )
+    await wheel.until("failed")
+    await wheel.faults.clear()
+    story = await wheel.finish()
+    assert ("failed", "unavailable") == (story.run.status, story.run.error["code"])  # type: ignore[index]
+    assert {"free": 40} == await wheel.statuses()
+    assert 1 == len(await wheel.said("event.dead"))
+    # What the dead event left undone, the clean-up does: no paid job goes on unwatched.
+    assert {job.status for job in await wheel.jobs(run_id)} <= {"succeeded", "cancelled"}
+
+
 async def test_a_poison_example_is_a_dead_letter_and_hurts_nobody(wheel: Wheel) -> None:
     """An example that no trainer takes is refused with the field; those beside it are recorded (P7)."""
     bad = {"messages": [{"role": "user", "content": "q"}, {"role": "user", "content": "q"}]}
