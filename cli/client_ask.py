@@ -184,7 +184,7 @@ def _tell(answer: Mapping[str, Any]) -> None:
     if answer["status"] == "abstained":
         typer.secho("Nothing relevant was found, so there is no answer.", dim=True)
     for number, one in enumerate(answer["citations"], start=1):
-        typer.secho(f"\n[{number}] {_place(one)}", bold=True)
+        typer.secho(f"\n[{one.get('marker', number)}] {_place(one)}", bold=True)
         typer.echo(f"    “{_short(one['quote'], QUOTE)}”")
     if answer.get("model"):
         total = (answer.get("timings_ms") or {}).get("total")

@@ -197,7 +197,7 @@ def _publish(
 
     from cli.client_upload import Load, publish_again, upload, wait_until_done
 
-    started, load, unfinished = time.monotonic(), Load(), 0
+    started, load, unfinished, sent = time.monotonic(), Load(), 0, 0.0
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
@@ -205,6 +205,7 @@ def _publish(
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars,
     ):
         upload(api, items, load, progress=_bar(bars, "publishing", total))
+        sent = time.monotonic() - started
         if collection is not None:
             publish_again(api, collection, load)
         else:
@@ -212,7 +213,7 @@ def _publish(
         if wait and load.accepted:
             progress = _bar(bars, "waiting until searchable", len(load.accepted))
             unfinished = wait_until_done(api, load, kind, wait, progress=progress)
-    _tell(load, unfinished, time.monotonic() - started, as_json=as_json)
+    _tell(load, unfinished, sent, time.monotonic() - started, as_json=as_json)
 
 
 def _bar(bars: Bars, name: str, total: int | None) -> Any:
@@ -220,18 +221,19 @@ def _bar(bars: Bars, name: str, total: int | None) -> Any:
     return lambda count: bars.update(task, advance=count)
 
 
-def _tell(load: Load, unfinished: int, seconds: float, *, as_json: bool) -> None:
+def _tell(load: Load, unfinished: int, sent: float, seconds: float, *, as_json: bool) -> None:
     summary = {
         "accepted": len(load.accepted),
         "unchanged": load.unchanged,
         "refused": len(load.refused),
         "under_way": unfinished,
+        "sent_seconds": round(sent, 3),
         "seconds": round(seconds, 3),
     }
     if as_json:
         print_json({**summary, "events": load.accepted, "problems": load.refused})
     else:
-        rate = f", {len(load.accepted) / seconds:.0f}/s" if load.accepted and seconds else ""
+        rate = f", sent at {len(load.accepted) / sent:.0f}/s" if len(load.accepted) > 1 and sent else ""
         typer.echo(
             f"{summary['accepted']} published, {load.unchanged} unchanged, {summary['refused']} refused"
             f" in {seconds:.1f} s{rate}"

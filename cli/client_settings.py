@@ -33,7 +33,12 @@ def list_collections(*, as_json: AsJson = False) -> None:
     """List the collections with what they hold."""
     with open_api() as api:
         rows = list(api.pages("/v1/collections"))
-    print_rows(rows, COLLECTIONS, as_json=as_json, empty="No collections. The first document makes one.")
+    shown = rows if as_json else [{**row, "documents": _counts(row["documents"])} for row in rows]
+    print_rows(shown, COLLECTIONS, as_json=as_json, empty="No collections. The first document makes one.")
+
+
+def _counts(documents: dict[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(documents.items())) or "none"
 
 
 @collections_app.command("create")

@@ -11,7 +11,7 @@ from cli.client_listen import listen
 from cli.show import AsJson, print_fields, print_rows
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks: where results are sent. Needs the admin key.")
-COLUMNS = ("id", "url", "types", "payload", "status", "callback_prefix", "description")
+COLUMNS = ("id", "url", "types", "status", "description")
 DELIVERIES = ("id", "type", "status", "attempts", "created_at", "delivered_at", "error")
 Id = Annotated[str, typer.Argument(help="The endpoint's id, as `penstock webhooks list` shows it.")]
 

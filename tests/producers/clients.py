@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import httpx2
+from typer.testing import Result
 
 STRUCTURED = {"content-type": "application/cloudevents+json"}
 BATCH = {"content-type": "application/cloudevents-batch+json"}
@@ -38,6 +40,16 @@ class Client:
         assert answer.status_code == 202, answer.text
         results: list[dict[str, Any]] = answer.json()["results"]
         return results
+
+
+Run = Callable[..., Awaitable[Result]]
+"""Runs a command as a user: arguments, and perhaps `stdin`."""
+
+
+def report(result: Result) -> dict[str, Any]:
+    """What `--json` printed; the gateway in this process logs to the same standard output."""
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return found
 
 
 NewClient = Callable[..., Awaitable[Client]]

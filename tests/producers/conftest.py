@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import cast
 
 import httpx2
 import pytest
+from typer.testing import CliRunner, Result
 
+from cli.main import app
 from infra.database import Database
 from infra.keys import create_key
 from infra.local.model.server import ModelServer
 from infra.settings import Settings
 from producers.gateway.server import Serving, open_server
 from tests.conftest import SECRET_KEYS, Stack
-from tests.producers.clients import ALL, Client, NewClient
+from tests.producers.clients import ALL, Client, NewClient, Run
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +76,17 @@ def new_client(
 async def client(new_client: NewClient) -> Client:
     """A key with all scopes for a tenant of the test's own."""
     return await new_client()
+
+
+@pytest.fixture
+def run(gateway: Serving, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command as a user of this tenant, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PENSTOCK_URL", gateway.url)
+    monkeypatch.setenv("PENSTOCK_API_KEY", client.key)
+
+    async def invoke(*arguments: str, stdin: str | None = None) -> Result:
+        # The gateway runs in this thread's loop.
+        return await asyncio.to_thread(lambda: CliRunner().invoke(app, list(arguments), input=stdin))
+
+    return invoke
