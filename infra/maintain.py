@@ -31,6 +31,7 @@ class Retention:
     deliveries: int = 30
     answers: int = 90
     answer_cache: int = 7
+    embedding_cache: int = 30
     event_keys: int = 400
 
 
@@ -102,6 +103,7 @@ class Maintainer:
             ("answers", sql.prune_answers, kept.answers),
             ("answer_cache", sql.prune_answer_cache, kept.answer_cache),
             ("deliveries", sql.prune_deliveries, kept.deliveries),
+            ("embedding_cache", sql.prune_embedding_cache, kept.embedding_cache),
         ]
 
     async def _drop_old(self, connection: Connection, table: str) -> int:

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from infra.local.folder import Folder
 from schemas.errors import Conflict

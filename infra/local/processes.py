@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from schemas.errors import Unavailable
 

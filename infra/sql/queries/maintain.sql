@@ -43,3 +43,7 @@ DELETE FROM answer_cache WHERE made_at < now() - $1::int * interval '1 day'
 -- Messages that ended and are older than so many days.
 DELETE FROM deliveries
 WHERE status IN ('delivered', 'dead') AND created_at < now() - $1::int * interval '1 day'
+
+-- name: prune_embedding_cache
+-- Cached embeddings older than so many days; those in use stand in the vector tables.
+DELETE FROM embedding_cache WHERE made_at < now() - $1::int * interval '1 day'
