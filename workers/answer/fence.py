@@ -10,7 +10,7 @@ import re
 
 from infra.retrieval import Passage
 
-_FENCE = re.compile(r"<(?=\s*/?\s*passage\b)", re.IGNORECASE)
+_FENCE = re.compile(r"<(?=\s*/?\s*passage)", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 
 

@@ -98,7 +98,8 @@ def _fitting(blocks: Sequence[str], passages: Sequence[Passage], room: int) -> t
         room -= cost
     if kept or not blocks:
         return kept, room, 0
-    bare = estimate_tokens(fence(1, passages[0], "")) + 1
+    # Two more, because the breaks around a text count singly and those around nothing as one.
+    bare = estimate_tokens(fence(1, passages[0], "")) + 3
     text = defuse(passages[0].text)
     part = cut_to_tokens(text, room - bare)
     block = fence(1, passages[0], part)

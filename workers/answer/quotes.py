@@ -64,7 +64,9 @@ def find_quote(quote: str, passage: str) -> Support | None:
     matcher.set_seq1(words[start:end])
     if matcher.ratio() < QUOTED:
         return None
-    return Support(_slice(passage, spans, start, end), matcher.ratio())
+    shared = [block for block in matcher.get_matching_blocks() if block.size]
+    first, last = start + shared[0].a, start + shared[-1].a + shared[-1].size
+    return Support(_slice(passage, spans, first, last), matcher.ratio())
 
 
 def find_support(claim: str, passage: str) -> Support | None:
@@ -80,8 +82,10 @@ def find_support(claim: str, passage: str) -> Support | None:
     for index, sentence in enumerate(sentences):
         for span in (sentence, "".join(sentences[index : index + 2])):
             strength = len(wanted & _content(span)) / len(wanted)
-            if best is None or strength > best.strength:
-                best = Support(_short(span.strip()), strength)
+            quote = _short(span.strip())
+            # Of two spans that say as much, the shorter one proves it better.
+            if best is None or (strength, -len(quote)) > (best.strength, -len(best.quote)):
+                best = Support(quote, strength)
     return best if best is not None and best.strength >= SUPPORTED else None
 
 
