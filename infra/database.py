@@ -188,7 +188,7 @@ class Database:
         Raises:
             Unavailable, Permanent, Retryable: asyncpg's error without the row that it may quote.
         """
-        if any(_TENANT.match(tenant) is None for tenant in tenants):
+        if any(_TENANT.fullmatch(tenant) is None for tenant in tenants):
             raise Permanent("not a tenant id", field="tenant")
         with translated():
             async with self.pool.acquire() as connection, connection.transaction(readonly=readonly):

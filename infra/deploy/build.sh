@@ -13,14 +13,14 @@ if [ -e "$target" ]; then
     exit 2
 fi
 "$python" -m venv "$target"
-pip() { "$target/bin/python" -m pip --disable-pip-version-check --no-cache-dir "$@"; }
+pip() { "$target/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 # The lock as constraints, hashes included: exactly its versions, and only what serving needs.
 pip install --quiet --only-binary :all: --require-hashes --requirement "$source_dir/infra/deploy/requirements-serve.lock"
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 "$python" -m venv "$build/tools"
-"$build/tools/bin/python" -m pip --disable-pip-version-check --no-cache-dir install --quiet --only-binary :all: \
+"$build/tools/bin/python" -m pip --disable-pip-version-check install --quiet --only-binary :all: \
     --require-hashes --requirement "$source_dir/infra/deploy/requirements-build.lock"
 for part in cli infra producers schemas workers pyproject.toml README.md LICENSE; do
     cp -R "$source_dir/$part" "$build/"
