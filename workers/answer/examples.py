@@ -6,6 +6,7 @@ them. Alike means sharing rare words (cosine of word sets, weighed by rarity); n
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import time
@@ -34,6 +35,7 @@ class _Shelf:
     examples: Sequence[Example]
     words: Sequence[frozenset[str]]
     weights: Mapping[str, float]
+    stamp: str
 
 
 class ExampleShelves:
@@ -46,8 +48,13 @@ class ExampleShelves:
 
     async def nearest(self, tenant_id: str, alias: str, question: str, count: int) -> list[Example]:
         """The examples most like a question, the most alike last: next to the question itself."""
-        if count == 0:
-            return []
+        return _nearest(await self._shelf(tenant_id, alias), question, count) if count else []
+
+    async def stamp(self, tenant_id: str, alias: str) -> str:
+        """Changes when the examples of an alias do."""
+        return (await self._shelf(tenant_id, alias)).stamp
+
+    async def _shelf(self, tenant_id: str, alias: str) -> _Shelf:
         now = time.monotonic()
         known = self._shelves.get((tenant_id, alias))
         if known is None or known[0] <= now:
@@ -55,7 +62,7 @@ class ExampleShelves:
                 self._shelves.clear()
             known = (now + FRESH, await self._load(tenant_id, alias))
             self._shelves[tenant_id, alias] = known
-        return _nearest(known[1], question, count)
+        return known[1]
 
     async def _load(self, tenant_id: str, alias: str) -> _Shelf:
         async with self._database.transaction(tenant_id, readonly=True) as connection:
@@ -64,7 +71,8 @@ class ExampleShelves:
         words = [_words(one.question) for one in examples]
         counts = Counter(word for some in words for word in some)
         weights = {word: math.log(1 + len(examples) / count) for word, count in counts.items()}
-        return _Shelf(examples, words, weights)
+        written = "\0".join(f"{one.question}\0{one.answer}" for one in examples)
+        return _Shelf(examples, words, weights, hashlib.sha256(written.encode()).hexdigest())
 
 
 def read_example(messages: Any) -> Example | None:

@@ -14,21 +14,24 @@ from infra.aliases import Aliases
 from infra.answer_stream import AnswerWriter
 from infra.answers import CANCELLED
 from infra.database import Connection
+from infra.filters import compile_filter
 from infra.llm import ModelApi
 from infra.retrieval import Found, Retriever
-from infra.templates import read_template
+from infra.templates import Templates
 from schemas.errors import PenstockError
 from schemas.inbound import QueryReceived
 from schemas.registry import read_data
 from schemas.states import AnswerState
 from schemas.work import Publication, Work
+from workers.answer.cache import AnswerCache, Kept, cache_key, keepable
 from workers.answer.clock import Clock
 from workers.answer.condense import condense
+from workers.answer.examples import ExampleShelves
 from workers.answer.gate import relevant
 from workers.answer.generate import StoppedError
 from workers.answer.result import Result, failed, write, write_dead
 from workers.answer.structured import check_schema
-from workers.answer.writing import Author, Task
+from workers.answer.writing import Asked, Author, Task
 from workers.handling import Done, Outcome, Resources
 
 EXPIRED = {"code": "expired", "message": "nobody waits for this answer any more"}
@@ -44,7 +47,10 @@ class Answerer:
         self._models = models
         self._retriever = Retriever(resources.database, models, resources.budget)
         self._aliases = Aliases(resources.database, resources.settings.chat_model)
-        self._author = Author(resources, models, self._aliases)
+        self._templates = Templates(resources.database)
+        self._shelves = ExampleShelves(resources.database)
+        self._cache = AnswerCache(resources.database)
+        self._author = Author(resources, models, self._aliases, self._shelves)
 
     async def handle(self, work: Work) -> Outcome:
         """Answer one question."""
@@ -95,33 +101,68 @@ class Answerer:
     async def _answer(self, work: Work, query: QueryReceived, writer: AnswerWriter, clock: Clock) -> Result:
         tenant = work.tenant_id
         schema = None if query.response_schema is None else check_schema(query.response_schema)
+        compile_filter(query.filter)
         resolved = await self._aliases.resolve(tenant, query.model)
-        template = await read_template(self._resources.database, tenant, query.template)
+        template = await self._templates.read(tenant, query.template)
         collections = await self._retriever.look_up(tenant, query.collections)
+        shown = "" if resolved.tuned else await self._shelves.stamp(tenant, resolved.alias)
+        key = cache_key(query, collections, template, resolved, shown)
         clock.lap("prepare")
+        async with self._cache.look(tenant, key) as seat:
+            clock.lap("cache")
+            if seat.kept is not None:
+                result = await _again(seat.kept, query, writer, clock)
+            else:
+                asked = Asked(work, query, resolved, template, collections, schema)
+                result = replace(await self._afresh(asked, writer, clock), keep_as=key)
+                seat.offered = keepable(work, result)
+        return replace(result, alias=resolved.alias)
+
+    async def _afresh(self, asked: Asked, writer: AnswerWriter, clock: Clock) -> Result:
+        """Search, weigh the evidence, and have it answered."""
+        query, tenant = asked.query, asked.work.tenant_id
         question = query.question
         if query.history:
             question = await condense(
-                self._models, self._resources.budget, tenant, resolved.base, query.history, question
+                self._models, self._resources.budget, tenant, asked.resolved.base, query.history, question
             )
             clock.lap("condense")
         found = await self._retriever.find(
-            tenant, collections, question, filter=query.filter, top_k=query.top_k
+            tenant, asked.collections, question, filter=query.filter, top_k=query.top_k
         )
         clock.lap("retrieve")
         clock.note(found.timings_ms)
-        evidence = relevant(found.passages, collections)
+        evidence = relevant(found.passages, asked.collections)
         if evidence:
-            task = Task(work, query, resolved, template, question, evidence, schema)
-            result = await self._author.answer(task, writer, clock)
+            result = await self._author.answer(Task(asked, question, evidence), writer, clock)
         else:
             result = _without_evidence(found, clock)
         return replace(
             result,
             standalone=question if query.history else None,
-            alias=resolved.alias,
             usage={**result.usage, "embed_tokens": found.embed_tokens},
         )
+
+
+async def _again(kept: Kept, query: QueryReceived, writer: AnswerWriter, clock: Clock) -> Result:
+    """The answer that the same question got before."""
+    await writer.write("retrieved", {"passages": kept["passages"]})
+    if query.stream and query.response_schema is None:
+        await writer.write("token", {"text": kept["answer"]})
+    for citation in kept["citations"]:
+        await writer.write("citation", citation)
+    return Result(
+        AnswerState.ANSWERED,
+        answer=kept["answer"],
+        structured=kept["structured"],
+        citations=kept["citations"],
+        passages=kept["passages"],
+        standalone=kept["standalone"],
+        model=kept["model"],
+        usage={"tokens_in": 0, "tokens_out": 0, "cost_usd": 0.0, "embed_tokens": 0},
+        timings_ms=clock.shown(),
+        report={"same_as": kept["query_id"]},
+    )
 
 
 def _without_evidence(found: Found, clock: Clock) -> Result:

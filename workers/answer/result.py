@@ -13,7 +13,7 @@ from schemas.errors import PenstockError
 from schemas.inbound import QueryReceived
 from schemas.states import AnswerState, sources
 from schemas.work import Publication, Work
-from workers.answer.citations import Citation
+from workers.answer.cache import keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,14 @@ class Result:
         standalone: the question as it was searched for, when it had a history.
         report: what was left out, cut out or replaced on the way, for whoever wants to know why.
         error: why there is none, when it failed.
+        keep_as: under which key the same question may be answered from it.
     """
 
     status: AnswerState
     answer: str | None = None
     structured: Any = None
-    citations: Sequence[Citation] = ()
-    passages: Sequence[Passage] = ()
+    citations: Sequence[Mapping[str, Any]] = ()
+    passages: Sequence[Mapping[str, Any]] = ()
     standalone: str | None = None
     alias: str | None = None
     model: str | None = None
@@ -38,6 +39,7 @@ class Result:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, str] | None = None
+    keep_as: bytes | None = None
 
 
 def failed(error: Mapping[str, str], **known: Any) -> Result:
@@ -45,8 +47,12 @@ def failed(error: Mapping[str, str], **known: Any) -> Result:
     return Result(AnswerState.FAILED, error=error, **known)
 
 
-def refer(marker: int, passage: Passage) -> dict[str, Any]:
-    """A supplied passage without its text: what the row and the stream say of it."""
+def refer(passages: Sequence[Passage]) -> list[dict[str, Any]]:
+    """Supplied passages without their text: what the row and the stream say of them."""
+    return [_refer(marker, one) for marker, one in enumerate(passages, 1)]
+
+
+def _refer(marker: int, passage: Passage) -> dict[str, Any]:
     return {
         "marker": marker,
         "document_id": passage.document_id,
@@ -75,8 +81,8 @@ async def write(
         query.collections,
         result.answer,
         result.structured,
-        [one.as_dict() for one in result.citations],
-        [refer(marker, one) for marker, one in enumerate(result.passages, 1)],
+        list(result.citations),
+        list(result.passages),
         dict(result.report),
         result.alias,
         result.model,
@@ -88,6 +94,8 @@ async def write(
         sources(result.status),
     )
     if kept is not None:
+        if result.keep_as is not None:
+            await keep(connection, work, result.keep_as, result)
         return [_announcement(work, query, result)]
     standing = await connection.fetchrow(queries("answer").stands, work.tenant_id, work.event_id)
     if standing is not None and (standing["error"] or {}).get("code") == CANCELLED["code"]:
@@ -122,7 +130,7 @@ def _announcement(work: Work, query: QueryReceived, result: Result) -> Publicati
         "question": query.question,
         "answer": result.answer,
         "structured": result.structured,
-        "citations": [one.as_dict() for one in result.citations],
+        "citations": list(result.citations),
         "model": result.model,
         "usage": dict(result.usage),
         "timings_ms": dict(result.timings_ms),

@@ -13,7 +13,7 @@ from infra.aliases import Aliases, Resolved
 from infra.answer_stream import AnswerWriter
 from infra.database import queries
 from infra.llm import ModelApi
-from infra.retrieval import Passage
+from infra.retrieval import Collection, Passage
 from infra.templates import Template
 from schemas.errors import CallFailed, PenstockError, Refused
 from schemas.inbound import QueryReceived
@@ -35,11 +35,10 @@ _REPAIR = (
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """A question that has evidence.
+class Asked:
+    """A question with everything that was looked up for it.
 
     Attributes:
-        question: standing alone, when it had a history.
         schema: the caller's, checked.
     """
 
@@ -47,9 +46,21 @@ class Task:
     query: QueryReceived
     resolved: Resolved
     template: Template
+    collections: Sequence[Collection]
+    schema: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A question that has evidence.
+
+    Attributes:
+        question: standing alone, when it had a history.
+    """
+
+    asked: Asked
     question: str
     evidence: Sequence[Passage]
-    schema: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +74,12 @@ class _Written:
 class Author:
     """Has questions answered by a model."""
 
-    def __init__(self, resources: Resources, models: ModelApi, aliases: Aliases) -> None:
+    def __init__(
+        self, resources: Resources, models: ModelApi, aliases: Aliases, shelves: ExampleShelves
+    ) -> None:
         """Use what the pool opened."""
         self._resources = resources
-        self._shelves = ExampleShelves(resources.database)
+        self._shelves = shelves
         self._generator = Generator(models, resources.budget, aliases)
 
     async def answer(self, task: Task, writer: AnswerWriter, clock: Clock) -> Result:
@@ -94,43 +107,40 @@ class Author:
         except Refused as error:
             if error.provider_code != "context_length_exceeded":
                 raise
-        body = task.template.body
+        body = task.asked.template.body
         shorter = body.model_copy(update={"max_prompt_tokens": body.max_prompt_tokens // 2})
         await writer.begin()
-        return await self._attempt(
-            replace(task, template=replace(task.template, body=shorter)), writer, clock
-        )
+        asked = replace(task.asked, template=replace(task.asked.template, body=shorter))
+        return await self._attempt(replace(task, asked=asked), writer, clock)
 
     async def _attempt(self, task: Task, writer: AnswerWriter, clock: Clock) -> _Written:
-        body = task.template.body
+        body = task.asked.template.body
         examples = (
             []
-            if task.resolved.tuned
+            if task.asked.resolved.tuned
             else await self._shelves.nearest(
-                task.work.tenant_id, task.resolved.alias, task.question, body.few_shot
+                task.asked.work.tenant_id, task.asked.resolved.alias, task.question, body.few_shot
             )
         )
         prompt = build_prompt(body, task.question, task.evidence, examples)
         clock.lap("prompt")
-        await writer.write(
-            "retrieved", {"passages": [refer(marker, one) for marker, one in enumerate(prompt.passages, 1)]}
-        )
+        await writer.write("retrieved", {"passages": refer(prompt.passages)})
         call = Call(
-            task.work.tenant_id,
-            task.resolved,
+            task.asked.work.tenant_id,
+            task.asked.resolved,
             body.max_answer_tokens,
             body.temperature,
-            streamed=task.query.stream and task.schema is None,
-            response_format=None if task.schema is None else response_format(task.schema),
+            streamed=task.asked.query.stream and task.asked.schema is None,
+            response_format=None if task.asked.schema is None else response_format(task.asked.schema),
         )
         generated = await self._generator.generate(call, prompt, writer)
         clock.lap("model")
         clock.note({"first_token": generated.first_token_ms})
-        if task.schema is None:
+        if task.asked.schema is None:
             return _Written(prompt, generated, finish_text(generated.text, prompt.passages))
         try:
             return _Written(
-                prompt, generated, finish_structured(generated.text, task.schema, prompt.passages)
+                prompt, generated, finish_structured(generated.text, task.asked.schema, prompt.passages)
             )
         except CallFailed as error:
             return await self._repair(
@@ -145,7 +155,7 @@ class Author:
         Raises:
             CallFailed: the second reply is no better.
         """
-        assert task.schema is not None
+        assert task.asked.schema is not None
         turns = [
             {"role": "assistant", "content": written.generated.text},
             {"role": "user", "content": _REPAIR.format(fault=error.message)},
@@ -157,7 +167,7 @@ class Author:
             tokens=written.prompt.tokens + longer,
         )
         again = await self._generator.generate(call, prompt, writer)
-        finished = finish_structured(again.text, task.schema, prompt.passages)
+        finished = finish_structured(again.text, task.asked.schema, prompt.passages)
         both = replace(
             again,
             tokens_in=again.tokens_in + written.generated.tokens_in,
@@ -167,16 +177,16 @@ class Author:
 
     async def _show_streaming(self, task: Task) -> None:
         """Let the row say that a model is writing; when that fails, the answer goes on."""
-        work = task.work
+        work = task.asked.work
         try:
             async with self._resources.database.transaction(work.tenant_id) as connection:
                 await connection.execute(
                     queries("answer").begin,
                     work.tenant_id,
                     work.event_id,
-                    task.query.question,
-                    task.query.collections,
-                    task.resolved.alias,
+                    task.asked.query.question,
+                    task.asked.query.collections,
+                    task.asked.resolved.alias,
                     work.attributes.get("subjectref"),
                     work.accepted_at,
                     sources(AnswerState.STREAMING),
@@ -199,8 +209,8 @@ class Author:
             finished.status,
             answer=finished.answer,
             structured=finished.structured,
-            citations=finished.verified.citations,
-            passages=prompt.passages,
+            citations=[one.as_dict() for one in finished.verified.citations],
+            passages=refer(prompt.passages),
             model=generated.model,
             usage={
                 "tokens_in": generated.tokens_in,
@@ -209,7 +219,7 @@ class Author:
             },
             timings_ms=clock.shown(),
             report={
-                "template": {"name": task.template.name, "version": task.template.version},
+                "template": {"name": task.asked.template.name, "version": task.asked.template.version},
                 **{name: note for name, note in notes.items() if note},
                 **finished.report,
             },

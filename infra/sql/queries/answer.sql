@@ -67,3 +67,13 @@ RETURNING status
 SELECT e.messages FROM examples e JOIN datasets d ON d.tenant_id = e.tenant_id AND d.dataset = e.dataset
 WHERE e.tenant_id = $1 AND d.alias = $2 AND e.split = 'train' AND e.status IN ('free', 'reserved', 'used')
 ORDER BY e.recorded_at DESC LIMIT $3
+
+-- name: cached
+-- What the same question was answered with, if that was less than a day ago.
+SELECT query_id, result FROM answer_cache
+WHERE tenant_id = $1 AND key_sha256 = $2 AND made_at > now() - interval '1 day'
+
+-- name: cache
+-- Keeps an answer for whoever asks the same again.
+INSERT INTO answer_cache (tenant_id, key_sha256, query_id, result) VALUES ($1, $2, $3, $4)
+ON CONFLICT (tenant_id, key_sha256) DO UPDATE SET query_id = excluded.query_id, result = excluded.result, made_at = now()
