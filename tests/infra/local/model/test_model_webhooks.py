@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from tests.infra.local.model.waiting import until
 if TYPE_CHECKING:
     from infra.local.model.faults_client import Faults
 
-SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ....").decode()
 
 
 class Receiver:
