@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from schemas.errors import Refused, Retryable, Unavailable, Uncharged
+from schemas.errors import CallFailed, Refused, Retryable, Unavailable
 from schemas.internal import TrainingAdvance
 from schemas.registry import read_data
 from schemas.states import RunState
@@ -50,9 +50,11 @@ def open_advance(wing: Wing) -> Handle:
         try:
             return await _step(wing, run, work.attempt)
         except Refused as error:
+            if run.ended_at is not None:
+                raise  # the clean-up is a dead letter: its reason says that something may be left at the provider
             return refused(wing, run, error)
         except Retryable as error:
-            return _patience(wing, run, error)
+            return _patient(wing, run, error)
 
     return handle
 
@@ -67,18 +69,22 @@ async def _step(wing: Wing, run: Run, attempt: int) -> Outcome:
     return await STEPS[run.state](wing, run)
 
 
-def _patience(wing: Wing, run: Run, error: Retryable) -> Later:
+def _patient(wing: Wing, run: Run, error: Retryable) -> Outcome:
     """Wait through a provider's outage without charging attempts: a paid job is not given up for it.
 
     Raises:
-        Retryable: somebody else waits better (budget, rate limit), the outage outlasts the stall time, or a model
-            under evaluation gives unusable answers, which `evaluate` counts.
+        Retryable: somebody else waits better (budget, rate limit); a model under evaluation gives unusable answers,
+            which `evaluate` counts; or a clean-up is to be given up.
     """
-    settings = wing.resources.settings
-    evaluating = run.state is RunState.EVALUATING and not isinstance(error, Unavailable)
-    since = run.ended_at or run.heard_at or run.started_at
-    silent = (datetime.now(UTC) - since).total_seconds()
-    if isinstance(error, Uncharged) or evaluating or silent > settings.train_stall:
+    unusable = isinstance(error, CallFailed) and run.state is not RunState.EVALUATING
+    if not isinstance(error, Unavailable) and not unusable:
         raise error
-    _log.warning("train.provider_away", run_id=str(run.run_id), status=run.status, error=error.code)
-    return Later(max(settings.train_poll, error.retry_after or 0.0))
+    settings = wing.resources.settings
+    silent = (datetime.now(UTC) - (run.ended_at or run.heard_at or run.started_at)).total_seconds()
+    if silent <= settings.train_stall:
+        _log.warning("train.provider_away", run_id=str(run.run_id), status=run.status, error=error.code)
+        return Later(max(settings.train_poll, error.retry_after or 0.0))
+    if run.ended_at is not None:
+        raise CallFailed("the provider stays away; files or a job of the run may be left there")
+    away = {"code": "provider_away", "message": f"the provider was away for {silent:.0f} seconds"}
+    return ended_without_model(wing, run, RunState.FAILED, away)

@@ -53,7 +53,7 @@ CANCELLED = {"code": "cancelled", "message": "the run was cancelled"}
 
 async def end_run(
     connection: Connection, wing: Wing, run: Run, state: RunState, error: Mapping[str, Any] | None = None
-) -> Sequence[Publication]:
+) -> Sequence[Publication] | None:
     """The effect of an end, under the dataset's lock; it may start the next run.
 
     Args:
@@ -62,6 +62,9 @@ async def end_run(
         run: as the step saw it.
         state: the final state.
         error: why, for the states that need a reason.
+
+    Returns:
+        What to say besides; None when the run had ended before, so that its end is said once.
     """
     sql = queries("train")
     dataset = await lock_dataset(connection, run.tenant_id, run.dataset)
@@ -69,7 +72,7 @@ async def end_run(
         sql.end_run, run.tenant_id, run.run_id, str(state), error, sources(state)
     )
     if ended is None:
-        return []
+        return None
     await connection.execute(sql.use if state in WITH_MODEL else sql.give_back, run.tenant_id, run.run_id)
     if state not in WITH_MODEL:
         await wing.resources.budget.release_on(connection, run.reservation())
@@ -92,7 +95,7 @@ def ended_without_model(
 
     async def effect(connection: Connection) -> Sequence[Publication]:
         following = await end_run(connection, wing, run, state, error)
-        return [Publication(kind, data, subject=run.dataset), *following]
+        return [] if following is None else [Publication(kind, data, subject=run.dataset), *following]
 
     return Later(0.0, effect)
 
@@ -139,6 +142,8 @@ def open_dead(wing: Wing) -> OnDead:
         run = read_run(row)
         data = {"run_id": str(run.run_id), "dataset": run.dataset, "error": error.as_dict()}
         following = await end_run(connection, wing, run, RunState.FAILED, error.as_dict())
+        if following is None:
+            return []
         return [
             Publication("training.failed", data, subject=run.dataset),
             # The next one cleans up: a job may still be running.

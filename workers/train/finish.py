@@ -87,7 +87,7 @@ async def _carry_out(connection: Connection, wing: Wing, run: Run, verdict: Verd
     said = [Publication("model.evaluated", {**ids, **shown}, subject=run.dataset)]
     if not verdict.promote:
         said.append(Publication("model.rejected", {**ids, "reason": verdict.reason}, subject=run.dataset))
-        return [*said, *await end_run(connection, wing, run, RunState.REJECTED)]
+        return [*said, *(await end_run(connection, wing, run, RunState.REJECTED) or [])]
     row = await connection.fetchrow(sql.alias, run.tenant_id, run.alias)
     previous = wing.resources.settings.chat_model if row is None else row["model"]
     await connection.execute(sql.set_alias, run.tenant_id, run.alias, run.model, previous, run.run_id)
@@ -103,7 +103,7 @@ async def _carry_out(connection: Connection, wing: Wing, run: Run, verdict: Verd
     )
     switched = {"run_id": str(run.run_id), "alias": run.alias, "model": run.model, "previous": previous}
     said.append(Publication("model.promoted", switched, subject=run.alias))
-    return [*said, *await end_run(connection, wing, run, RunState.PROMOTED)]
+    return [*said, *(await end_run(connection, wing, run, RunState.PROMOTED) or [])]
 
 
 def _graded(wing: Wing, contender: Contender, answers: Sequence[Answer]) -> Graded:

@@ -140,6 +140,8 @@ def _ended_badly(
     async def effect(connection: Connection) -> Sequence[Publication]:
         await _keep(connection, run, events)
         following = await end_run(connection, wing, run, state, error)
+        if following is None:
+            return []
         return [Publication("training.failed", data, subject=run.dataset), *following]
 
     return Later(0.0, effect)

@@ -129,7 +129,7 @@ async def test_an_outage_of_the_trainer_burns_no_attempt(wheel: Wheel, endpoint:
 
 
 async def test_an_outage_that_outlasts_the_stall_time_ends_the_run(wheel: Wheel) -> None:
-    """Patience has an end: the run fails, its examples are free, and the dead event can be looked at."""
+    """Patience has an end: the run fails and its examples are free."""
     await wheel.dataset(**SMALL)
     await wheel.faults.add("jobs.retrieve", "500")
     await wheel.record(lessons(40))
@@ -141,11 +141,23 @@ async def test_an_outage_that_outlasts_the_stall_time_ends_the_run(wheel: Wheel)
     await wheel.until("failed")
     await wheel.faults.clear()
     story = await wheel.finish()
-    assert ("failed", "unavailable") == (story.run.status, story.run.error["code"])  # type: ignore[index]
+    assert ("failed", "provider_away") == (story.run.status, story.run.error["code"])  # type: ignore[index]
     assert {"free": 40} == await wheel.statuses()
-    assert 1 == len(await wheel.said("event.dead"))
-    # What the dead event left undone, the clean-up does: no paid job goes on unwatched.
+    # The clean-up comes after the outage: no paid job goes on unwatched.
     assert {job.status for job in await wheel.jobs(run_id)} <= {"succeeded", "cancelled"}
+
+
+async def test_a_refused_clean_up_is_a_dead_letter_and_changes_no_outcome(wheel: Wheel) -> None:
+    """The model stays promoted; somebody is told that files may be left at the provider."""
+    await wheel.dataset(**SMALL)
+    await wheel.record(lessons(40))
+    await wheel.until("evaluating")
+    await wheel.faults.add("files.list", "403")
+    story = await wheel.finish()
+    assert "promoted" == story.run.status
+    assert [] == await wheel.said("training.failed") + await wheel.said("training.unavailable")
+    [dead] = await wheel.said("event.dead")
+    assert ("training.advance", "refused") == (dead["type"], dead["error"]["code"])
 
 
 async def test_a_poison_example_is_a_dead_letter_and_hurts_nobody(wheel: Wheel) -> None:
