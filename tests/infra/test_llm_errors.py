@@ -126,7 +126,7 @@ DECIDED: dict[str, Class] = {
 def test_every_vendor_exception_is_classified(vendor: type[BaseException]) -> None:
     """Whatever class of the SDK, its HTTP client or the parser comes, it gets a leaf of our tree."""
     error = vendor.__new__(vendor)
-    Exception.__init__(error, SECRET_TEXT)
+    BaseException.__init__(error, SECRET_TEXT)
     for name, value in {"status_code": 418, "code": None, "type": None, "param": None}.items():
         if isinstance(error, openai.APIError) and not hasattr(error, name):
             setattr(error, name, value)

@@ -15,7 +15,10 @@ from schemas.errors import CallFailed
 def unit(count: int, width: int, seed: int = 1) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Random rows of unit length."""
     rows = np.random.default_rng(seed).normal(size=(count, width))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    scaled: np.ndarray[tuple[int, int], np.dtype[np.float32]] = (
+        rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    ).astype(np.float32)
+    return scaled
 
 
 @given(st.integers(1, 5), st.integers(1, 64), st.integers(0, 1000))

@@ -98,6 +98,7 @@ async def test_secrets_are_sealed_at_rest(client: Client, owner_database: Databa
         ({"url": "https://a.example", "secret": "hunter2"}, 400, "bad_input", "secret"),
         ({"url": "https://a.example", "headers": {"webhook-id": "x"}}, 400, "bad_input", "headers"),
         ({"url": "https://a.example", "headers": {"X": "a\r\nb"}}, 400, "bad_input", "headers"),
+        ({"url": "https://a.example", "filter": {"a": {"$x": 1}}}, 400, "bad_input", "filter.a.$x"),
         ({"types": ["*"]}, 400, "bad_input", "url"),
     ],
 )
