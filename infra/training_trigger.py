@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
+import asyncpg
+
 from infra.database import Connection, queries
 from schemas.errors import NotFound
 from schemas.work import Publication
@@ -30,6 +32,7 @@ class Dataset:
         not_before: cool-down, or the pause after a failure.
         trigger_at: a threshold's event is under way and acts from then on.
         age_check_at: the same for the oldest example's age.
+        countdown: examples that have to come at least before counting again could matter.
     """
 
     tenant_id: str
@@ -49,6 +52,7 @@ class Dataset:
     not_before: datetime | None
     trigger_at: datetime | None
     age_check_at: datetime | None
+    countdown: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,31 @@ async def lock_dataset(connection: Connection, tenant_id: str, name: str) -> Dat
     row = await connection.fetchrow(queries("train").lock_dataset, tenant_id, name)
     if row is None:
         raise NotFound(f"there is no dataset {name}", field="dataset", fix="create it, or record an example")
+    return _dataset(row)
+
+
+async def lock_for_examples(
+    connection: Connection, tenant_id: str, name: str, examples: int, base_model: str
+) -> Dataset:
+    """Lock a dataset to which examples are about to be added, and make it where it is new.
+
+    Args:
+        connection: acts for the tenant.
+        tenant_id: whose.
+        name: of the dataset.
+        examples: how many will be added at most; `Dataset.countdown` has them taken off.
+        base_model: of a new dataset.
+    """
+    sql = queries("train")
+    row = await connection.fetchrow(sql.count_down, tenant_id, name, examples)
+    if row is None:
+        await connection.execute(sql.ensure_dataset, tenant_id, name, base_model)
+        row = await connection.fetchrow(sql.count_down, tenant_id, name, examples)
+    assert row is not None
+    return _dataset(row)
+
+
+def _dataset(row: asyncpg.Record) -> Dataset:
     fields = {key: row[key] for key in Dataset.__dataclass_fields__ if key != "name"}
     return Dataset(name=row["dataset"], **fields)
 
@@ -128,6 +157,16 @@ def reached_threshold(dataset: Dataset, counts: Counts) -> bool:
     return may_fire(dataset, counts) and counts.free >= dataset.threshold
 
 
+def distance(dataset: Dataset, counts: Counts) -> int:
+    """How many examples have to be added at least before something could fire; the end of a run counts anew anyway."""
+    if counts.running:
+        return dataset.threshold
+    needed = [1, dataset.minimum - counts.train, dataset.holdout_minimum - counts.holdout]
+    if dataset.max_age_hours is None or dataset.age_check_at is not None:
+        needed.append(dataset.threshold - counts.free)
+    return max(needed)
+
+
 async def reached_age(connection: Connection, dataset: Dataset) -> datetime | None:
     """When the oldest free example is as old as the dataset allows, or None."""
     if dataset.max_age_hours is None:
@@ -154,6 +193,9 @@ async def fire_if_due(
     if reached_threshold(dataset, counts):
         await set_marks(connection, dataset, trigger_at=begin)
         return [_batch_ready(dataset, "threshold", begin - now)]
+    await connection.execute(
+        queries("train").set_countdown, dataset.tenant_id, dataset.name, distance(dataset, counts)
+    )
     if dataset.age_check_at is None and may_fire(dataset, counts):
         at = await reached_age(connection, dataset)
         if at is not None:

@@ -24,6 +24,7 @@ from infra.training_trigger import (
     find_shortage,
     fire_if_due,
     lock_dataset,
+    lock_for_examples,
     may_fire,
     reached_age,
     reached_threshold,
@@ -100,9 +101,12 @@ async def begin(connection: Connection, batch: Batch) -> Sequence[Publication]:
         Uncharged: another run is under way, and somebody asked for this one: it waits.
     """
     work, name = batch.work, batch.data.dataset
-    if batch.entries:
-        await connection.execute(queries("train").ensure_dataset, work.tenant_id, name, batch.base_model)
-    dataset = await lock_dataset(connection, work.tenant_id, name)
+    new = len(batch.entries)
+    dataset = (
+        await lock_for_examples(connection, work.tenant_id, name, new, batch.base_model)
+        if new
+        else await lock_dataset(connection, work.tenant_id, name)
+    )
     await add_entries(connection, work.tenant_id, name, batch.entries)
     if batch.trigger is not None:
         return await _begin_by_itself(connection, batch, dataset)

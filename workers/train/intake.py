@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from infra.database import Connection, queries
-from infra.training_trigger import count, fire_if_due, lock_dataset
+from infra.training_trigger import fire_if_due, lock_for_examples
 from schemas.inbound import ExampleRecorded
 from schemas.registry import read_data
 from schemas.states import ExampleState
@@ -81,14 +81,14 @@ async def record(
 ) -> list[Publication]:
     """The effect: the dataset exists, the examples are in it, and the threshold is looked at once under its lock.
 
-    The lock comes before the first insert: two transactions that enter each other's duplicates would deadlock.
+    The lock comes before the first insert: two transactions that enter each other's duplicates would deadlock. Most
+    examples cannot be the ones that fill the threshold; then nothing is counted.
     """
-    await connection.execute(queries("train").ensure_dataset, work.tenant_id, dataset, base_model)
-    locked = await lock_dataset(connection, work.tenant_id, dataset)
+    locked = await lock_for_examples(connection, work.tenant_id, dataset, len(entries), base_model)
     added = await add_entries(connection, work.tenant_id, dataset, entries)
-    if not added or locked.trigger_at is not None:
+    if not added or locked.countdown > 0:
         return []
-    return list(await fire_if_due(connection, locked, await count(connection, locked)))
+    return list(await fire_if_due(connection, locked))
 
 
 def open_recorded(base_model: str) -> Handle:

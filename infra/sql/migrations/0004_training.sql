@@ -9,7 +9,8 @@ INSERT INTO deployment DEFAULT VALUES;
 GRANT SELECT ON deployment TO penstock_worker;
 
 -- trigger_at says that a training.batch_ready of our own is under way, and from when on it may act: it is set and
--- cleared under the row's lock, so that a threshold fires once however many workers count at once.
+-- cleared under the row's lock, so that a threshold fires once however many workers count at once. countdown is how
+-- many examples have to come at least before counting again could matter.
 CREATE TABLE datasets (
   tenant_id text NOT NULL REFERENCES tenants,
   dataset text NOT NULL,
@@ -28,6 +29,7 @@ CREATE TABLE datasets (
   not_before timestamptz,
   trigger_at timestamptz,
   age_check_at timestamptz,
+  countdown int NOT NULL DEFAULT 0,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, dataset)

@@ -6,6 +6,14 @@ INSERT INTO datasets (tenant_id, dataset, base_model) VALUES ($1, $2, $3) ON CON
 -- A dataset's settings, with the lock under which its examples are counted and its runs begin and end.
 SELECT * FROM datasets WHERE tenant_id = $1 AND dataset = $2 FOR NO KEY UPDATE
 
+-- name: count_down
+-- Locks a dataset for examples that are about to be added, and says whether they may be the ones that matter.
+UPDATE datasets SET countdown = countdown - $3 WHERE tenant_id = $1 AND dataset = $2 RETURNING *
+
+-- name: set_countdown
+-- How many examples have to come at least before counting again could matter.
+UPDATE datasets SET countdown = $3 WHERE tenant_id = $1 AND dataset = $2
+
 -- name: counts
 -- What decides about a new run; each count stops where it is enough.
 SELECT
