@@ -38,6 +38,7 @@ llm_errors      each error of the model API has one place in our tree
 llm_replies     raw replies become vectors, texts and deltas
 trainer_replies raw replies of the trainer become values
 training_trigger the threshold, counted under a lock
+aliases         which model answers for an alias now
 answers         an answer's row, or what is known before there is one
 answer_stream   tokens, from a worker to whoever follows
 collections     a collection's row, made with its embedding space

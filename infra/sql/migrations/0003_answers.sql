@@ -190,7 +190,7 @@ BEGIN
       'ORDER BY n.distance LIMIT $4', vectors)
       USING tenant, within, question_vector, pool, filter;
   ELSE
-    PERFORM set_config('hnsw.ef_search', least(1000, greatest(100, 2 * pool))::text, true),
+    PERFORM set_config('hnsw.ef_search', least(1000, greatest(320, 8 * pool))::text, true),
             set_config('hnsw.iterative_scan', 'relaxed_order', true),
             set_config('hnsw.max_scan_tuples', '200000', true);
     -- The filter is a scalar subquery, so that it is asked about each row that the index brings, in the index's order.
