@@ -90,7 +90,8 @@ def database_error(error: BaseException) -> PenstockError:
         if state[:2] in {"22", "23"}:
             return Permanent(text)
         return Retryable(text)
-    if isinstance(error, asyncpg.InterfaceError | OSError | TimeoutError):
+    # InternalClientError: the server ended the connection at the very moment of a query.
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError | TimeoutError):
         return Unavailable(f"database cannot be reached ({type(error).__name__})")
     return Retryable(f"unexpected {type(error).__name__}")
 
@@ -100,7 +101,13 @@ def translated() -> Iterator[None]:
     """Let no error of asyncpg out with a row in its message."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+        TimeoutError,
+    ) as error:
         raise database_error(error) from None
 
 

@@ -64,6 +64,7 @@ class Endpoint:
                     f"types: {one[:60]!r} is no event that goes out", field="types", fix=f"use *, {known}"
                 )
         compile_filter(self.filter)
+        compile_filter(self.filter)
         check_headers(self.headers)
         for name in self.headers:
             if name.lower().startswith(_RESERVED):

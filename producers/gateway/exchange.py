@@ -64,7 +64,7 @@ class Exchange:
                 self._record(scope, answer, time.perf_counter() - started)
 
     def _record(self, scope: Scope, answer: _Answer, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or "unknown"
+        route = getattr(scope.get("route"), "path_format", None) or "unknown"
         self.metrics.request(scope["method"], route, answer.status or 0, seconds)
         _log.info(
             "gateway.request",

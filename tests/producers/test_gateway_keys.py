@@ -3,22 +3,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
 
-import asyncpg
 import httpx2
 import pytest
-from pydantic import SecretStr
 
 from infra.database import Database
 from infra.keys import create_key, list_keys, revoke_key
-from infra.local.servers import Servers
 from infra.settings import Settings
-from infra.tenants import create_tenant, suspend_tenant
+from infra.tenants import suspend_tenant
 from producers.gateway.access import KeyRing
 from producers.gateway.server import Serving, listen, open_server
 from schemas.errors import Misconfigured
-from tests.producers.clients import STRUCTURED, Client, NewClient, example_event
+from tests.producers.clients import Client, NewClient
 
 
 async def until(check: Callable[[], Awaitable[bool]], seconds: float = 5.0) -> None:
@@ -105,51 +101,6 @@ async def test_the_ops_port_tells_of_health_and_queues(
     assert client.tenant not in metrics
     assert "secret-name" not in metrics
     assert (await http.get("/metrics")).status_code == 404
-
-
-async def test_an_outage_of_the_database_is_said_and_ends_by_itself(
-    settings: Settings, fresh_database: Servers
-) -> None:
-    """Without PostgreSQL nothing is promised: 503 with Retry-After, not ready; back, it serves again."""
-    chosen = settings.model_copy(
-        update={
-            "database_url": SecretStr(fresh_database.database_url),
-            "redis_url": SecretStr(fresh_database.redis_url),
-            "gateway_port": 0,
-            "ops_port": 0,
-        }
-    )
-    name = urlsplit(fresh_database.database_url).path[1:]
-    async with Database.open(fresh_database.database_owner_url, role=None, size=1) as owner:
-        async with owner.connection() as connection:
-            await create_tenant(connection, "acme")
-            key = await create_key(connection, "acme", ["publish"])
-    superuser = await asyncpg.connect(fresh_database.superuser_url.replace(f"/{name}", "/postgres"))
-    async with (
-        open_server(chosen) as serving,
-        httpx2.AsyncClient(base_url=serving.url, trust_env=False, timeout=30) as http,
-    ):
-        client = Client(http, "acme", key.key)
-        assert (await client.call("POST", "/v1/events", json=example_event(), headers=STRUCTURED)).is_success
-        await superuser.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-        await superuser.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name
-        )
-        event = example_event("while away")
-        away = await client.call("POST", "/v1/events", json=event, headers=STRUCTURED)
-        assert (away.status_code, away.json()["code"]) == (503, "unavailable")
-        assert int(away.headers["retry-after"]) > 0
-        ready = await http.get(f"http://127.0.0.1:{serving.ops_port}/readyz")
-        assert (ready.status_code, (await http.get("/healthz")).status_code) == (503, 200)
-        await superuser.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-
-        async def is_back() -> bool:
-            return (
-                await client.call("POST", "/v1/events", json=event, headers=STRUCTURED)
-            ).status_code == 202
-
-        await until(is_back)
-    await superuser.close()
 
 
 async def test_a_taken_port_is_named(gateway: Serving) -> None:
