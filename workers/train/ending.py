@@ -107,16 +107,18 @@ def refused(wing: Wing, run: Run, error: Refused) -> Outcome:
 
 
 async def clean_up(wing: Wing, run: Run) -> Outcome:
-    """After the end: no job goes on, no file stays.
+    """After the end: no job goes on, also none that a worker created which was stopped within the call; no file stays.
 
     Raises:
         PenstockError: the provider is away; it is tried again.
     """
     trainer = wing.trainer
-    if run.called_at is not None and run.state not in WITH_MODEL:
+    if run.called_at is not None:
         for job in await find_own_jobs(wing, run):
             if not job.has_ended:
                 await trainer.cancel_job(job.job_id)
+            if job.job_id != run.job_id:
+                _log.error("train.second_job", run_id=str(run.run_id), job_id=job.job_id, status=job.status)
     kept = 0
     for file in await trainer.files(run.file_prefix):
         try:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra.database import Connection, Database
-from infra.trainer import Trainer
+from infra.trainer import Trainer, training_line
 from tests.workers.train.conftest import Wheel
 from tests.workers.train.lessons import lessons
 from workers.commit import Committer, Ending
@@ -42,13 +42,13 @@ async def test_one_job_whatever_becomes_of_the_call(wheel: Wheel, fault: str, li
     await wheel.faults.add("jobs.create", fault, times=1)
     if listing is not None:
         await wheel.faults.add("jobs.list", listing, times=1)
+    await wheel.until("validating", "queued", "running")
+    # Only a refusal is certain enough to call again without having looked.
+    assert (fault in IN_DOUBT) == (await wheel.faults.requests("jobs.list") > 0)
     story = await wheel.finish()
     await wheel.faults.clear()
     assert story.run.status in ENDINGS
     assert 1 == len(await wheel.jobs(story.run.run_id))
-    # Only a refusal is certain enough to call again without having looked.
-    looked = await wheel.faults.requests("jobs.list") > 1
-    assert (fault in IN_DOUBT) == looked
 
 
 async def test_a_provider_that_fails_for_long_is_asked_again_and_again(wheel: Wheel) -> None:
@@ -59,6 +59,30 @@ async def test_a_provider_that_fails_for_long_is_asked_again_and_again(wheel: Wh
     story = await wheel.finish()
     assert 4 == await wheel.faults.requests("jobs.create")
     assert 1 == len(await wheel.jobs(story.run.run_id))
+
+
+async def test_a_second_job_is_found_and_stopped(wheel: Wheel) -> None:
+    """A worker that was stopped within its call, for longer than anybody waits, is the one way to a second job."""
+    await wheel.dataset(**SMALL)
+    await wheel.record(lessons(40))
+    run = (await wheel.until("evaluating")).run
+    await wheel.faults.add("jobs.run", "stuck")
+    async with Trainer.open(wheel.drive.resources.settings) as trainer:
+        [first] = await wheel.jobs(run.run_id)
+        file = await trainer.upload(
+            "late.jsonl", b"".join(training_line(one["messages"]) for one in lessons(40))
+        )
+        await trainer.create_job(
+            model="local-chat",
+            training_file=file.file_id,
+            validation_file=None,
+            suffix="late",
+            metadata=first.metadata,
+            epochs=None,
+        )
+    story = await wheel.finish()
+    assert story.run.status in ENDINGS
+    assert ["succeeded", "cancelled"] == [job.status for job in await wheel.jobs(run.run_id)]
 
 
 class Crashed(BaseException):
