@@ -11,6 +11,7 @@ runs          a run as the database has it
 advance       training.advance: one step of a run
 prepare       collecting, preparing, uploading
 submit        submitted: one paid job, whatever crashes
+own_jobs      a run's jobs, found again by their metadata
 monitor       validating, queued, running
 evaluate      evaluating: models answer the held-out examples
 grading       what an answer is worth
