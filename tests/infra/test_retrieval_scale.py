@@ -58,17 +58,13 @@ async def shelves(
         await small.put({f"s{n}": [text] for n, text in enumerate(texts[7 :: BIG // SMALL])})
         async with owner_database.connection() as connection:
             await connection.execute("ANALYZE chunks, documents")
-            await connection.execute(f"ANALYZE vectors_{await space(connection)}")
+            await connection.execute(f"ANALYZE vectors_{await space(connection, big.tenant)}")
         yield big, small
 
 
-async def space(connection: Any) -> int:
-    """The number of the embedding space that these tests use."""
-    return int(
-        await connection.fetchval(
-            "SELECT space_id FROM embedding_spaces WHERE model = $1 AND dimensions = 256", MODEL
-        )
-    )
+async def space(connection: Any, tenant: str) -> int:
+    """The embedding space of a tenant's collection."""
+    return int(await connection.fetchval("SELECT space_id FROM collections WHERE tenant_id = $1", tenant))
 
 
 async def nearest(shelf: Library, question: str, condition: Any) -> list[str]:
@@ -76,7 +72,7 @@ async def nearest(shelf: Library, question: str, condition: Any) -> list[str]:
     wire = to_wire((await shelf.models.embed([question], model=MODEL, dimensions=256)).vectors)[0]
     async with shelf.owner.connection() as connection:
         rows = await connection.fetch(
-            f"SELECT d.document_id FROM vectors_{await space(connection)} v"  # noqa: S608 - a number
+            f"SELECT d.document_id FROM vectors_{await space(connection, shelf.tenant)} v"  # noqa: S608 - a number
             " JOIN chunks c ON c.tenant_id = v.tenant_id AND c.chunk_id = v.chunk_id"
             " JOIN documents d ON d.tenant_id = c.tenant_id AND d.document_id = c.document_id"
             " WHERE v.tenant_id = $1 AND ($3::text IS NULL OR d.metadata @@ $3::text::jsonpath)"
@@ -122,7 +118,7 @@ async def test_no_search_reads_a_whole_table(
     wire = to_wire((await shelves[0].models.embed(QUESTIONS[:1], model=MODEL, dimensions=256)).vectors)[0]
     for shelf in shelves:
         async with worker_database.transaction(shelf.tenant) as connection:
-            number = await space(connection)
+            number = await space(connection, shelf.tenant)
             before = await scans(connection, number)
             rows = await connection.fetch(
                 "SELECT * FROM search_passages(ARRAY['docs'], $1, $2::halfvec, $3, $4, 10, $5::text::jsonpath)",
