@@ -230,5 +230,5 @@ async def finish(connection: Connection, finishes: Sequence[Finish]) -> None:
         [one.attempts for one in finishes],
         [one.delay for one in finishes],
         [one.error for one in finishes],
-        [None if one.note is None else [{"at": at, **one.note}] for one in finishes],
+        [None if one.note is None else {"at": at, **one.note} for one in finishes],
     )

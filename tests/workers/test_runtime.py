@@ -30,7 +30,9 @@ async def bare(
 ) -> AsyncIterator[Drive]:
     """The runtime with handlers of the test's own; no model API and no wings."""
     bus = Bus(worker_database, redis_client)
-    resources = Resources(load_settings(_env_file=None), worker_database, redis_client, bus, None, None, "test")  # type: ignore[arg-type]
+    resources = Resources(
+        load_settings(_env_file=None), worker_database, redis_client, bus, None, None, "test"
+    )  # type: ignore[arg-type]
     async with AsyncExitStack() as held:
         yield Drive(resources, owner_database, held)
 
@@ -125,6 +127,47 @@ async def test_an_error_becomes_a_state(
     assert (status, attempts) == (row["status"], row["attempts"])
     assert "secret text" not in str(row["error"])
     assert row["error"]["code"] == (error.code if isinstance(error, PenstockError) else "RuntimeError")
+
+
+async def test_a_group_of_mixed_endings_commits_at_once(bare: Drive, tenant: str) -> None:
+    """Work that ended well and work that waits, with and without a line for its story, share one transaction."""
+
+    async def handle(work: Work) -> Outcome:
+        match work.data["document_id"]:
+            case "wait":
+                raise RateLimited(retry_after=1.0)
+            case "later":
+                return Later(5.0, reason="a step")
+            case _:
+                return Finished()
+
+    bare.handlers["document.added"] = HandlerSpec(handle)
+    for name in ("wait", "later", "done"):
+        await bare.publish(tenant, "document.added", {**DATA, "document_id": name})
+    assert ["Done", "GiveBack", "GiveBack"] == sorted(
+        type(verdict).__name__ for verdict in await bare.step(tenant)
+    )
+    rows = await bare.rows(
+        "SELECT data ->> 'document_id' AS name, story FROM events WHERE tenant_id = $1", tenant
+    )
+    assert {"wait": ["given back"], "later": ["waiting"], "done": []} == {
+        row["name"]: [line["what"] for line in row["story"]] for row in rows
+    }
+    transactions = await bare.rows("SELECT DISTINCT xmin::text FROM events WHERE tenant_id = $1", tenant)
+    assert 1 == len(transactions)
+
+
+async def test_waiting_again_for_the_same_reason_adds_no_line(bare: Drive, tenant: str) -> None:
+    """A long outage is one line of the story, however often the work was given back."""
+
+    async def handle(_: Work) -> Outcome:
+        raise RateLimited(retry_after=1.0)
+
+    bare.handlers["document.added"] = HandlerSpec(handle)
+    event_id = await bare.publish(tenant, "document.added", DATA)
+    for _ in range(3):
+        await bare.step(tenant)
+    assert ["given back"] == [line["what"] for line in (await bare.event(event_id))["story"]]
 
 
 async def test_the_last_attempt_buries(bare: Drive, tenant: str) -> None:

@@ -47,7 +47,11 @@ SET status = f.status,
     finished_at = CASE WHEN f.status IN ('done', 'dead') THEN clock_timestamp() END,
     dead_at = CASE WHEN f.status = 'dead' THEN clock_timestamp() END,
     error = CASE WHEN f.status = 'done' THEN NULL ELSE coalesce(f.error, e.error) END,
-    story = CASE WHEN f.note IS NULL THEN e.story ELSE e.story || f.note END
+    -- Waiting again for the same reason adds no line: a long outage would fill the row.
+    story = CASE WHEN f.note IS NULL OR (f.note ->> 'what' = 'given back'
+                   AND e.story -> -1 ->> 'what' = 'given back'
+                   AND e.story -> -1 ->> 'error' = f.note ->> 'error') THEN e.story
+                 ELSE e.story || f.note END
 FROM unnest($1::text[], $2::uuid[], $3::text[], $4::smallint[], $5::float8[], $6::jsonb[], $7::jsonb[])
   AS f (tenant_id, event_id, status, attempts, delay, error, note)
 WHERE e.tenant_id = f.tenant_id AND e.event_id = f.event_id
