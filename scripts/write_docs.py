@@ -31,7 +31,16 @@ def states_page() -> str:
         "Written from `schemas/states.py`, the only place that allows a transition, by `scripts/write_docs.py`.",
     ]
     for machine, table in TRANSITIONS.items():
-        parts += ["", f"## {TITLES[machine.__name__]}", "", "```mermaid", "stateDiagram-v2", *_edges(machine, table), "```", ""]
+        parts += [
+            "",
+            f"## {TITLES[machine.__name__]}",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            *_edges(machine, table),
+            "```",
+            "",
+        ]
         parts += ["| state | means | then |", "|---|---|---|"]
         parts += [f"| `{state}` | {state.sentence} | {_targets(state, table)} |" for state in machine]
     return "\n".join(parts) + "\n"

@@ -7,8 +7,10 @@ from uuid import uuid4
 import pytest
 import redis.asyncio
 
+from infra.budget import Budget
 from infra.bus import Bus
 from infra.database import Connection, Database
+from infra.prices import load_prices
 from infra.settings import load_settings
 from schemas.errors import BadInput, BudgetExceeded, PenstockError, RateLimited, Unavailable
 from schemas.registry import INGEST
@@ -30,11 +32,11 @@ async def bare(
 ) -> AsyncIterator[Drive]:
     """The runtime with handlers of the test's own; no model API and no wings."""
     bus = Bus(worker_database, redis_client)
-    resources = Resources(
-        load_settings(_env_file=None), worker_database, redis_client, bus, None, None, "test"
-    )  # type: ignore[arg-type]
-    async with AsyncExitStack() as held:
-        yield Drive(resources, owner_database, held)
+    settings = load_settings(_env_file=None)
+    async with Budget(worker_database, load_prices(None), None, None) as budget:
+        resources = Resources(settings, worker_database, redis_client, bus, budget, None, "test")
+        async with AsyncExitStack() as held:
+            yield Drive(resources, owner_database, held)
 
 
 class Note:
