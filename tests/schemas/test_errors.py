@@ -45,7 +45,7 @@ def test_every_error_has_a_code_a_title_and_one_branch(kind: type[PenstockError]
 
 def test_codes_are_unique() -> None:
     """A stored code leads back to one class."""
-    codes = [one.code for one in classes()]
+    codes = [one.code for one in set(classes())]  # one class may stand on two branches
     assert sorted(set(codes)) == sorted(codes)
 
 
