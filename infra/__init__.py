@@ -18,7 +18,7 @@ prices          what models cost, from a dated file
 trainer         files and fine-tuning jobs
 trainer_replies  what a trainer says, as plain values
 training_store  datasets, examples and runs, as the CLI and the gateway see them
-model_aliases   what aliases mean, promotion and rollback by hand
+model_aliases   an alias pointed elsewhere or back by a person
 training_trigger  counts examples, fires a dataset's threshold once
 retrieval       passages for a question, in one round trip
 vectors         embeddings as pgvector's wire bytes

@@ -9,23 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from infra import outbox
-from infra.database import Connection, Database, queries
+from infra.database import Database, queries
 from infra.outbox import Said
 from schemas.errors import Conflict, NotFound
 from schemas.work import Publication, Pushable
-
-
-async def resolve_alias(connection: Connection, tenant_id: str, alias: str, default: str) -> str:
-    """The model that an alias means now, on a transaction of the tenant's.
-
-    Args:
-        connection: acts for the tenant.
-        tenant_id: whose alias.
-        alias: such as ``chat``.
-        default: what an alias without a row means: the chat model of the settings.
-    """
-    row = await connection.fetchrow(queries("train").alias, tenant_id, alias)
-    return default if row is None else str(row["model"])
 
 
 async def list_aliases(database: Database, tenant_id: str) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import hypothesis
 import pytest
 import redis.asyncio
 
@@ -35,6 +36,11 @@ from workers.handling import Resources
 
 if TYPE_CHECKING:
     from infra.local.model.server import ModelServer
+
+# CI repeats what it did the last time; exploring is for people, who can act on what they find.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "explore")
 
 SECRET_KEYS = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+import orjson
 
 DATASET = "workshop"
 THRESHOLD = 100
@@ -72,3 +75,13 @@ def examples() -> list[dict[str, Any]]:
         for pattern in PATTERNS
         for matter, answer in MATTERS
     ]
+
+
+def main() -> None:
+    """Write them as JSONL, for `penstock publish example`."""
+    for one in examples():
+        sys.stdout.write(orjson.dumps({"messages": one["messages"]}).decode() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ def blocks(page: str) -> list[str]:
 
 @pytest.mark.timeout(400)
 def test_every_command_of_the_tutorial_works(tmp_path: Path) -> None:
-    """Rung by rung, in one directory: each block ends well, and rung 3 answers from the document with a citation."""
+    """Rung by rung, in one directory: each block ends well, and rung 3 answers from the document, rung 4 from a tuned model."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
     rungs = blocks("docs/tutorial.md")
     assert 4 == len(rungs)
@@ -39,7 +39,9 @@ def test_every_command_of_the_tutorial_works(tmp_path: Path) -> None:
     # Once in the passage that was found, and again in the answer.
     assert said[2].count("nine") >= 2
     assert "workshop.txt" in said[2]
-    assert "12" in said[3]
+    assert "promoted" in said[3]
+    # The tuned model answers in its own words, which stand in no document.
+    assert "except on Saturdays" in said[3]
 
 
 @pytest.mark.timeout(400)

@@ -81,7 +81,8 @@ class Sanitizer:
             self.removed += 1
             return address[len(bare) :]
         if target is not None and target in self._allowed:
-            return match[0]
+            # The label may reach back to an earlier bracket, over addresses of its own; a title may hold one too.
+            return f"[{_UNSAFE.sub(self._replace, match['label'])}]({target})"
         self.removed += 1
         # A link leaves its label, which may hold an address of its own. Spaces keep what stood around it apart, which
         # could be two halves of another one.

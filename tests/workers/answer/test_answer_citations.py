@@ -112,6 +112,8 @@ CASES = [
         ("if a < b and c > d", "if a < b and c > d"),
         ("<script>x</script>", " x "),
         ("mailto:thief@evil.example", ""),
+        (f"[see https://evil.example/x and [docs]({ALLOWED})", f"[see  and [docs]({ALLOWED})"),
+        (f'[docs]({ALLOWED} "https://evil.example")', f"[docs]({ALLOWED})"),
     ],
 )
 def test_what_may_not_leave_is_removed(said: str, clean: str) -> None:

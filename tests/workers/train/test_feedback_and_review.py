@@ -3,11 +3,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from infra.aliases import Aliases
 from infra.model_aliases import (
     alias_history,
     list_aliases,
     promote_run,
-    resolve_alias,
     rollback_alias,
 )
 from infra.training_store import (
@@ -138,9 +138,9 @@ async def test_promotion_by_hand_and_rollback_keep_the_history(wheel: Wheel) -> 
     with pytest.raises(Conflict):
         await rollback_alias(wheel.gateway, wheel.tenant, "chat", reason="again", actor="ada")
     await promote_run(wheel.gateway, wheel.tenant, run.run_id, default="local-chat", actor="ada")
-    async with wheel.gateway.transaction(wheel.tenant) as connection:
-        assert run.model == await resolve_alias(connection, wheel.tenant, "chat", "local-chat")
-        assert "local-chat" == await resolve_alias(connection, wheel.tenant, "other", "local-chat")
+    aliases = Aliases(wheel.gateway, "local-chat")
+    assert run.model == (await aliases.resolve(wheel.tenant, "chat")).model
+    assert "local-chat" == (await aliases.resolve(wheel.tenant, "other")).model
     history = await alias_history(wheel.gateway, wheel.tenant, "chat")
     assert [(run.model, "ada"), ("local-chat", "ada"), (run.model, "evaluation")] == [
         (line["model"], line["actor"]) for line in history
