@@ -16,7 +16,7 @@ fi
 lock=$(.venv/bin/python -c 'import hashlib, sys; print(hashlib.sha256(open("requirements.lock", "rb").read()).hexdigest())')
 if [ "$(cat .venv/.lock 2>/dev/null || true)" != "$lock" ]; then
     packages=$(grep -c '^[a-z0-9].*==' requirements.lock)
-    echo "Installing about $packages packages into .venv: some 260 MB to download on first use, less when pip has them cached."
+    echo "Installing $packages packages into .venv: about 190 MB to download on first use, less when pip has them cached."
     rm -f .venv/.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
     echo "$lock" > .venv/.lock
