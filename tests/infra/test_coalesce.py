@@ -99,3 +99,14 @@ async def test_closing_waits_for_what_was_handed_over() -> None:
     await call.aclose()
     assert [0, 1, 2] == done
     await asyncio.gather(*tasks)
+
+
+async def test_an_item_handed_over_while_the_last_batch_ends_is_worked_on() -> None:
+    """A caller that wakes and hands over its next item at once, before anything else runs, is not left waiting."""
+
+    async def flush(items: Sequence[int]) -> list[int]:
+        return list(items)
+
+    call: Coalescer[int, int] = Coalescer(flush, limit=10)
+    async with asyncio.timeout(10):
+        assert [0, 1, 2] == [await call(item) for item in range(3)]
