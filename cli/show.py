@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 PIPE_WIDTH = 2000
+BLOCKS = "▁▂▃▄▅▆▇█"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -65,3 +66,11 @@ def cell(value: Any) -> str:
     if isinstance(value, dict):
         return orjson.dumps(value, default=str).decode()
     return str(value)
+
+
+def spark(values: Sequence[float]) -> str:
+    """A curve as a line of blocks, at most sixty wide; `values` holds at least one."""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    shown = values if len(values) <= 60 else [values[round(i * (len(values) - 1) / 59)] for i in range(60)]
+    return "".join(BLOCKS[round((value - low) / span * (len(BLOCKS) - 1))] for value in shown)

@@ -13,7 +13,7 @@ import typer
 
 from cli.operate import open_client
 from cli.run import owner_database, run_async, serving_settings
-from cli.show import AsJson, print_fields, print_json, print_rows
+from cli.show import AsJson, print_fields, print_json, print_rows, spark
 
 if TYPE_CHECKING:
     from infra.bus import Bus
@@ -25,7 +25,6 @@ train_app = typer.Typer(
 Tenant = Annotated[str, typer.Option(help="Whose runs; the local stack's tenant unless given.")]
 DEV = "dev"
 ACTOR = "operator"
-BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Split(StrEnum):
@@ -98,14 +97,6 @@ def show(run_id: UUID, tenant: Tenant = DEV, *, as_json: AsJson = False) -> None
     print_rows(
         [line for line in story["history"] if line["step"] is None], ("at", "what", "details"), as_json=False
     )
-
-
-def spark(values: list[float]) -> str:
-    """A line of blocks, at most sixty wide."""
-    shown = values if len(values) <= 60 else [values[round(i * (len(values) - 1) / 59)] for i in range(60)]
-    low = min(shown)
-    span = (max(shown) - low) or 1.0
-    return "".join(BLOCKS[round((value - low) / span * (len(BLOCKS) - 1))] for value in shown)
 
 
 @train_app.command("start")

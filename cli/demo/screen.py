@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-BLOCKS = " ▁▂▃▄▅▆▇█"
+from cli.show import spark
 
 
 class Screen:
@@ -73,13 +73,9 @@ class Screen:
         """A line of blocks, from the first value to the last."""
         if not values:
             return
-        low, high = min(values), max(values)
-        span = (high - low) or 1.0
-        shown = (
-            values if len(values) <= 60 else [values[round(i * (len(values) - 1) / 59)] for i in range(60)]
+        self.console.print(
+            f"   {title:<16} {spark(values)}  {values[0]:.3f} → {values[-1]:.3f}", highlight=False
         )
-        blocks = "".join(BLOCKS[1 + round((value - low) / span * (len(BLOCKS) - 2))] for value in shown)
-        self.console.print(f"   {title:<16} {blocks}  {values[0]:.3f} → {values[-1]:.3f}", highlight=False)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """A table."""
