@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Test processes side by side; each has servers of its own.
 JOBS ?= 2
 
-.PHONY: help setup check test test-arq demo chaos format clean
+.PHONY: help setup check test test-arq demo chaos peers format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -35,9 +35,15 @@ test-arq: $(STAMP) ## arq's own test suite against our worker.
 chaos: $(STAMP) ## The long kills, cuts and floods.
 	$(BIN)/pytest -q tests/chaos --timeout 1800
 
+peers: ## Make the venvs of the peers that the benchmarks compare with.
+	@sh scripts/peers.sh "$(PYTHON)"
+
+bench-%: $(STAMP) peers
+	$(BIN)/python benchmarks/$*.py --quick --json
+
 format: $(STAMP) ## Format the code and mend what can be mended.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove .venv and local data.
-	rm -rf .venv .venv-arq .penstock
+	rm -rf .venv .venv-arq .peers .penstock

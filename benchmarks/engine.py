@@ -9,14 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from arq.worker import func
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.bars import Bar, arguments, report
 from infra import bus, queue_keys, wire
 from infra.local import processes
 from infra.local.binaries import valkey_server
@@ -38,21 +36,6 @@ from workers.engine import Worker
 from workers.engine.store import QueueStore
 
 QUEUE = "bench"
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One promise: `value` must reach `bar`, or stay below it when `below`."""
-
-    name: str
-    value: float
-    bar: float
-    below: bool = False
-
-    @property
-    def ok(self) -> bool:
-        """Whether it is kept."""
-        return self.value <= self.bar if self.below else self.value >= self.bar
 
 
 def settings(port: int) -> RedisSettings:
@@ -231,15 +214,13 @@ def measure(port: int, *, quick: bool) -> list[Bar]:
 
 def main() -> int:
     """Start a server, measure, say which bars are kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    parser = arguments(__doc__)
     parser.add_argument("--sample", choices=["ours", "arq"], help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, default=0, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.sample:
-        print(json.dumps(uvloop.run(drain(options.sample, options.port, options.count))))
+    chosen = parser.parse_args()
+    if chosen.sample:
+        print(json.dumps(uvloop.run(drain(chosen.sample, chosen.port, chosen.count))))
         return 0
     port = processes.free_port(0)
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
@@ -256,18 +237,11 @@ def main() -> int:
         ]
         server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
         try:
-            bars = measure(port, quick=options.quick)
+            bars = measure(port, quick=chosen.quick)
         finally:
             server.terminate()
             server.wait()
-    for bar in bars:
-        limit = f"{'≤' if bar.below else '≥'} {bar.bar:g}"
-        print(f"{'ok  ' if bar.ok else 'FAIL'} {bar.name}: {bar.value:,.3g} ({limit})")
-    if options.json:
-        machine = {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
-        shown = [{**asdict(bar), "ok": bar.ok} for bar in bars]
-        print(json.dumps({"benchmark": "engine", "bars": shown, "machine": machine}))
-    return 0 if all(bar.ok for bar in bars) else 1
+    return report("engine", bars, as_json=chosen.json)
 
 
 if __name__ == "__main__":
