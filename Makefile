@@ -27,7 +27,7 @@ check: $(STAMP) ## Format, lint, types, import layers, house rules.
 	$(BIN)/lint-imports
 
 test: $(STAMP) ## All tests, on embedded servers.
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-arq: $(STAMP) ## arq's own test suite against our worker.
 	sh tests/arq_suite/run.sh
