@@ -160,6 +160,7 @@ async def test_what_an_event_led_to_is_part_of_its_story(client: Client, owner_d
     assert told["caused"] == [str(follow)]
     assert [line["what"] for line in told["story"]] == ["failed", "accepted", "running", "done"]
     assert (told["status"], told["attempts"]) == ("done", 1)
+    assert [1] == [line["attempt"] for line in told["story"] if line["what"] == "running"]
     assert told["finished_at"] is not None
 
 

@@ -119,7 +119,9 @@ def tell(row: dict[str, Any]) -> list[dict[str, Any]]:
     said = [note for note in row["story"] if isinstance(note, dict)]
     lines: list[dict[str, Any]] = [{"at": at("accepted_at"), "what": "accepted", "queue": row["queue"]}]
     if row["started_at"] is not None:
-        lines.append({"at": at("started_at"), "what": "running", "attempt": row["attempts"] + 1})
+        # Attempts are counted when they end: only the one under way is not among them.
+        attempt = row["attempts"] + (row["status"] == EventState.RUNNING)
+        lines.append({"at": at("started_at"), "what": "running", "attempt": attempt})
     lines += said
     if row["status"] == EventState.DONE and row["finished_at"] is not None:
         lines.append({"at": at("finished_at"), "what": "done"})
