@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.run import owner_database, run_async
-from cli.show import AsJson, print_fields, print_json, print_rows
+from cli.show import AsJson, print_fields, print_rows
 from schemas.errors import BadInput
 
 tenants_app = typer.Typer(no_args_is_help=True, help="Tenants: whose data is whose.")
@@ -164,7 +164,12 @@ def usage(
         from infra.database import queries
 
         async with owner_database() as database, database.connection() as connection:
-            return [dict(row) for row in await connection.fetch(queries("operations").usage, tenant, since)]
+            rows = await connection.fetch(queries("operations").usage, tenant, since)
+            # Money is counted in whole millionths: as floats they are read as what they are, not as 0E-24.
+            return [
+                {**row, "cost_usd": float(row["cost_usd"]), "wasted_usd": float(row["wasted_usd"])}
+                for row in rows
+            ]
 
     rows = run_async(find())
     columns = (
@@ -178,15 +183,7 @@ def usage(
         "cost_usd",
         "wasted_usd",
     )
-    if as_json:
-        print_json(
-            [
-                {**row, "cost_usd": float(row["cost_usd"]), "wasted_usd": float(row["wasted_usd"])}
-                for row in rows
-            ]
-        )
-        return
-    print_rows(rows, columns, as_json=False, empty="Nothing was used.")
+    print_rows(rows, columns, as_json=as_json, empty="Nothing was used.")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 _BLOCK = re.compile(r"\n[ \t]*\n|\n(?=[ \t]*(?:[-*+•]|\d+[.)]|\[\d+\])[ \t]+)|\n(?=#{1,6} )|(?<=\n)(?=\|)")
 """Blank lines, list items, headings and table rows end a sentence, whatever stands before them."""
+_FENCED = re.compile(r"^[ \t]*(```|~~~)[^\n]*\n.*?(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+"""A fenced block of code holds no sentences; one that is cut off ends with its passage."""
 _HEADING = re.compile(r"^[ \t]*(?:#{1,6} [^\n]+|[^\n]+\n[ \t]*([=*~^\"#-])\1{2,})[ \t]*(?:\n|$)")
 """A line marked with #, or one underlined with a row of the same sign."""
 _STOP = re.compile(r"[.!?…][\"'”’)\]*_`]*(?=\s+[\"'“‘(\[*_`]*[A-Z0-9À-ÖØ-Þ\u0400-\u042f])|[。！？]")  # noqa: RUF001 - those are the marks.
@@ -45,11 +47,16 @@ def split_sentences(text: str) -> list[Sentence]:
 
 def _blocks(text: str) -> list[str]:
     blocks: list[str] = []
-    start = 0
-    for border in _BLOCK.finditer(text):
-        blocks.append(text[start : border.start()])
-        start = border.end()
-    return [*blocks, text[start:]]
+    begin = 0
+    for fenced in [*_FENCED.finditer(text), None]:
+        end = len(text) if fenced is None else fenced.start()
+        start = begin
+        for border in _BLOCK.finditer(text, begin, end):
+            blocks.append(text[start : border.start()])
+            start = border.end()
+        blocks.append(text[start:end])
+        begin = end if fenced is None else fenced.end()
+    return blocks
 
 
 def _spans(block: str) -> list[str]:

@@ -89,3 +89,11 @@ def test_sentences_know_their_heading() -> None:
     assert [("Pump", "", True), ("It weighs 12 kg.", "Pump", False), ("It is green.", "Pump", False)] == [
         (s.text, s.under, s.heading) for s in found
     ]
+
+
+@pytest.mark.parametrize("end", ["```\n\nIt is green.", ""])
+def test_code_is_not_quoted(end: str) -> None:
+    """A fenced block holds no sentences, even when its passage ends inside it; what stands around it does."""
+    text = f"It weighs 12 kg.\n\n```sh\npump --weigh all. It is code.\n\n# A comment\n{end}"
+    found = [sentence.text for sentence in split_sentences(text)]
+    assert ["It weighs 12 kg.", *(["It is green."] if end else [])] == found
