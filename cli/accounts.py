@@ -23,6 +23,7 @@ KEY_COLUMNS = (
     "expires_at",
     "revoked_at",
     "last_used_at",
+    "rate_per_minute",
 )
 
 
@@ -93,6 +94,53 @@ def suspend(
     print_fields(run_async(act()), as_json=as_json)
 
 
+@tenants_app.command("limits")
+def limits(
+    tenant: str,
+    put: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=NUMBER", help="Set a limit, such as documents=10000."),
+    ] = None,
+    unset: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Take a limit away; the default is back.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a tenant may have and has, or change it; a change counts within a second."""
+    changes = dict(_limit(text) for text in put or ())
+
+    async def act() -> list[dict[str, Any]]:
+        from infra.limits import SENTENCES
+        from infra.limits import usage as count
+        from infra.tenants import set_limits, show_tenant
+
+        async with owner_database() as database, database.connection() as connection:
+            if changes or unset:
+                now = await set_limits(connection, tenant, changes, unset=unset or ())
+            else:
+                now = await show_tenant(connection, tenant)
+            used = await count(connection, tenant)
+        return [
+            {"limit": name, "allowed": now.limits.get(name), "used": used.get(name), "counts": sentence}
+            for name, sentence in SENTENCES.items()
+        ]
+
+    print_rows(run_async(act()), ("limit", "allowed", "used", "counts"), as_json=as_json, empty="No limits.")
+
+
+def _limit(text: str) -> tuple[str, float | int | None]:
+    name, _, value = text.partition("=")
+    if value == "unlimited":
+        return name, None
+    try:
+        return name, float(value) if "." in value else int(value)
+    except ValueError:
+        raise BadInput(
+            f"{name[:40]} needs a number", field="set", fix="write it as documents=10000"
+        ) from None
+
+
 @keys_app.command("create")
 def create_key(
     *,
@@ -102,6 +150,9 @@ def create_key(
     ],
     title: Annotated[str, typer.Option(help="What it is for.")] = "",
     expires: Annotated[datetime | None, typer.Option(help="When it ends (UTC); never unless given.")] = None,
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="Requests a minute; the tenant's or the gateway's unless given.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an API key and show its secret, this once."""
@@ -115,7 +166,8 @@ def create_key(
         from infra.keys import create_key as make
 
         async with owner_database() as database, database.connection() as connection:
-            return (await make(connection, tenant, scope, title=title, expires_at=until)).as_dict()
+            made = await make(connection, tenant, scope, title=title, expires_at=until, rate_per_minute=rate)
+            return made.as_dict()
 
     made = run_async(act())
     print_fields(made, as_json=as_json)

@@ -31,6 +31,8 @@ maintain        what only the owner may: partitions, retention
 ops             probes, metrics and scaling figures on a port of their own
 operations      what an operator asks of the ledger
 tenants         tenants, as an operator sees them
+limits          what a tenant may have
+replies         answers, kept for requests that come again
 endpoints       webhook endpoints and their secrets
 filters         metadata filters become parameters
 queue_keys      the Redis keys that are ours

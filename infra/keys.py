@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -41,6 +41,7 @@ class NewKey:
     tenant: str
     scopes: Sequence[str]
     expires_at: datetime | None
+    rate_per_minute: int | None = None
 
     def __repr__(self) -> str:
         """The key without its secret, so that no log and no traceback can show it."""
@@ -63,6 +64,7 @@ class KeyInfo:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    rate_per_minute: int | None
 
     def as_dict(self) -> dict[str, Any]:
         """The key as `--json` shows it."""
@@ -78,6 +80,8 @@ class FoundKey:
     scopes: frozenset[str]
     expires_at: datetime | None
     suspended: bool
+    rate_per_minute: int | None
+    limits: Mapping[str, Any]
 
 
 def key_sha256(secret: str) -> bytes:
@@ -106,18 +110,21 @@ async def create_key(
     *,
     title: str = "",
     expires_at: datetime | None = None,
+    rate_per_minute: int | None = None,
     actor: str = "operator",
 ) -> NewKey:
     """Make a key, on a connection of the owner; its secret is returned here and never again.
 
     Raises:
-        BadInput: a scope is unknown, or the expiry has passed.
+        BadInput: a scope is unknown, the expiry has passed, or the rate is no rate.
         NotFound: there is no such tenant.
     """
     check_tenant_id(tenant_id)
     chosen = check_scopes(scopes)
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise BadInput("the expiry lies in the past", field="expires")
+    if rate_per_minute is not None and not 1 <= rate_per_minute < 2**31:
+        raise BadInput("the rate is a number of requests a minute, at least 1", field="rate")
     sql = queries("gateway_keys")
     key_id, secret = f"key_{secrets.token_hex(8)}", PREFIX + secrets.token_urlsafe(32)
     async with connection.transaction():
@@ -127,12 +134,15 @@ async def create_key(
                 field="tenant",
                 fix=f"create it with `penstock tenants create {tenant_id}`",
             )
-        await connection.execute(sql.create, tenant_id, key_id, key_sha256(secret), title, chosen, expires_at)
+        sha = key_sha256(secret)
+        await connection.execute(
+            sql.create, tenant_id, key_id, sha, title, chosen, expires_at, rate_per_minute
+        )
         details = {"scopes": chosen}
         await connection.execute(
             queries("gateway_tenants").audit, tenant_id, actor, "key.create", key_id, details
         )
-    return NewKey(key_id, secret, tenant_id, chosen, expires_at)
+    return NewKey(key_id, secret, tenant_id, chosen, expires_at, rate_per_minute)
 
 
 async def list_keys(connection: Connection, tenant_id: str | None = None) -> list[KeyInfo]:
@@ -165,7 +175,13 @@ async def find_key(database: Database, secret: str) -> FoundKey | None:
     if row is None:
         return None
     return FoundKey(
-        row["tenant_id"], row["key_id"], frozenset(row["scopes"]), row["expires_at"], row["suspended"]
+        row["tenant_id"],
+        row["key_id"],
+        frozenset(row["scopes"]),
+        row["expires_at"],
+        row["suspended"],
+        row["rate_per_minute"],
+        row["limits"],
     )
 
 

@@ -33,6 +33,7 @@ class Retention:
     answer_cache: int = 7
     embedding_cache: int = 30
     event_keys: int = 400
+    replies: int = 2
 
 
 class Maintainer:
@@ -86,9 +87,8 @@ class Maintainer:
                 for table in PARTITIONED:
                     done[f"{table}_partitions"] = await connection.fetchval(sql.make_partitions, table)
                     done[f"{table}_dropped"] = await self._drop_old(connection, table)
-                done["event_keys"] = _count(
-                    await connection.execute(sql.prune_keys, self._retention.event_keys)
-                )
+                for name, statement, days in self._prunes():
+                    done[name] = _count(await connection.execute(statement, days))
                 done["reservations"] = _count(await connection.execute(sql.prune_reservations))
             finally:
                 await connection.execute(sql.unlock, LOCK)
@@ -104,6 +104,7 @@ class Maintainer:
             ("answer_cache", sql.prune_answer_cache, kept.answer_cache),
             ("deliveries", sql.prune_deliveries, kept.deliveries),
             ("embedding_cache", sql.prune_embedding_cache, kept.embedding_cache),
+            ("replies", sql.prune_replies, kept.replies),
         ]
 
     async def _drop_old(self, connection: Connection, table: str) -> int:

@@ -148,6 +148,17 @@ class Settings(BaseSettings):
 
     gateway_host: str = Field("127.0.0.1", description="Address of the HTTP API.")
     gateway_port: int = Field(8420, ge=0, le=65535, description="Port of the HTTP API.")
+    rate_limit: int = Field(
+        120_000,
+        ge=1,
+        description="Requests a minute that each key may send to one gateway process, unless the key or its tenant has a rate.",
+    )
+    max_waiting: int = Field(
+        2_000_000, ge=1, description="Unfinished events in the ledger at which the gateway says 503."
+    )
+    max_queued: int = Field(
+        1_000_000, ge=1, description="Jobs on one queue at which the gateway says 503 to events for it."
+    )
     ops_host: str = Field("127.0.0.1", description="Address of health, metrics and scaling.")
     ops_port: int = Field(
         8421, ge=0, le=65535, description="Port of health, metrics and scaling; 0 picks a free one."

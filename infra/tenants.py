@@ -1,4 +1,4 @@
-"""Tenants pass through here when an operator creates, lists or suspends them, on a connection of the owner.
+"""Tenants pass through here when an operator creates, lists, limits or suspends them, on a connection of the owner.
 
 Nothing that serves calls this module: a tenant cannot see, let alone change, the list of tenants.
 """
@@ -6,12 +6,13 @@ Nothing that serves calls this module: a tenant cannot see, let alone change, th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from infra.database import Connection, queries
+from infra.limits import DOLLARS, check_limit
 from schemas.errors import BadInput, Conflict, NotFound
 from schemas.ids import TENANT_PATTERN
 
@@ -109,4 +110,41 @@ async def suspend_tenant(
             raise NotFound(f"there is no tenant {check_tenant_id(tenant_id)}", field="tenant")
         action = "tenant.suspend" if suspended else "tenant.resume"
         await connection.execute(sql.audit, tenant_id, actor, action, tenant_id, {})
+    return Tenant(**row)
+
+
+async def set_limits(
+    connection: Connection,
+    tenant_id: str,
+    changes: Mapping[str, Any],
+    *,
+    unset: Sequence[str] = (),
+    actor: str = "operator",
+) -> Tenant:
+    """Change what a tenant may have; gateways know within a second.
+
+    Args:
+        connection: of the owner.
+        tenant_id: whose limits.
+        changes: limit → number; None for a budget without end, although the settings name one.
+        unset: limits that are taken away, so that the default is back.
+        actor: who does it.
+
+    Raises:
+        BadInput: there is no such limit, or the number is none.
+        NotFound: there is no such tenant.
+    """
+    for name, value in changes.items():
+        if value is None and name in DOLLARS:
+            continue
+        check_limit(name, value)
+    for name in unset:
+        check_limit(name, 1)
+    sql = queries("gateway_tenants")
+    async with connection.transaction():
+        row = await connection.fetchrow(sql.set_limits, tenant_id, dict(changes), list(unset))
+        if row is None:
+            raise NotFound(f"there is no tenant {check_tenant_id(tenant_id)}", field="tenant")
+        details = {"set": dict(changes), "unset": list(unset)}
+        await connection.execute(sql.audit, tenant_id, actor, "tenant.limits", tenant_id, details)
     return Tenant(**row)

@@ -242,6 +242,18 @@ class LimitReached(Permanent):
     code = "limit_reached"
     status = 429
 
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        field: str | None = None,
+        fix: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Say which limit, and after how many seconds it may be worth to ask again."""
+        super().__init__(message, field=field, fix=fix)
+        self.retry_after = retry_after
+
 
 class BlockedTarget(Permanent):
     """The address may not be connected to."""

@@ -8,6 +8,10 @@ problems    every error becomes a problem document (RFC 9457)
 body        bytes become JSON, strictly
 modes       a request becomes CloudEvents: structured, batch or binary
 access      a bearer key becomes a caller with scopes
+rates       requests a minute of each key
+idempotency  a request that comes again is answered as the first time
+pressure    503 while too much is waiting
+etags       versions of documents
 paging      cursors
 addresses   what stands in a path or a Location header
 respond     plain values leave as JSON

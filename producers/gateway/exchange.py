@@ -45,7 +45,7 @@ class Exchange:
             return
         request_id = _request_id(scope)
         scope["penstock.request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, scope)
         started = time.perf_counter()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
@@ -79,8 +79,9 @@ class Exchange:
 class _Answer:
     """Passes an answer on, with our headers on it."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, scope: Scope) -> None:
         self.status: int | None = None
+        self._scope = scope
         self.size = 0
         self._send = send
         self._request_id = request_id.encode()
@@ -90,7 +91,12 @@ class _Answer:
             self.status = int(message["status"])
             headers = list(message.get("headers", ()))
             names = {name for name, _ in headers}
-            headers += [*HEADERS, (b"x-request-id", self._request_id)]
+            # Those of the key's rate, once it is known who calls.
+            headers += [
+                *HEADERS,
+                (b"x-request-id", self._request_id),
+                *self._scope.get("penstock.headers", ()),
+            ]
             if b"cache-control" not in names:
                 headers.append(NO_STORE)
             message = {**message, "headers": headers}

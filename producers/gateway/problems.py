@@ -73,8 +73,8 @@ def problem_of(error: PenstockError, request_id: str | None = None, **more: Any)
     headers: dict[str, str] = {}
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = 'Bearer realm="penstock"'
-    if isinstance(error, Retryable) or error.status == HTTPStatus.TOO_MANY_REQUESTS:
-        wait = getattr(error, "retry_after", None)
+    wait: float | None = getattr(error, "retry_after", None)
+    if wait or isinstance(error, Retryable) or error.status == HTTPStatus.TOO_MANY_REQUESTS:
         headers["retry-after"] = str(max(1, round(wait or RETRY_AFTER)))
     return problem(
         error.status,

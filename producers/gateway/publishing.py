@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -12,11 +13,13 @@ from infra.keys import Scope
 from infra.ledger import Accepted
 from producers.gateway.access import Caller
 from producers.gateway.callbacks import callback_of, callback_prefixes, refusal
+from producers.gateway.idempotency import KeyReused, idempotency_key
 from producers.gateway.modes import Offer, Refused
 from producers.gateway.resources import Gateway, gateway_of
 from schemas.envelope import Event, parse_event
-from schemas.errors import Forbidden, PenstockError
+from schemas.errors import Forbidden, IdReused, PenstockError
 from schemas.ids import EventId
+from schemas.registry import EVENT_TYPES
 
 SCOPES = {
     "document.added": (Scope.PUBLISH,),
@@ -58,15 +61,21 @@ def make_event(
 
 
 async def enter(request: Request, caller: Caller, event: Event) -> EventId:
-    """Put one event into the ledger.
+    """Put one event into the ledger; its id is the request's Idempotency-Key where there is one.
 
     Raises:
         Forbidden: the key lacks the scope.
         BlockedTarget: a question's callback URL lies under no registered prefix.
-        IdReused: the name stands for other data already.
+        KeyReused: the key stands for another request already.
+        LimitReached: the tenant has as much as it may have.
         Unavailable: the database could not commit; nothing was promised.
     """
+    key = idempotency_key(request)
+    if key is not None:
+        event = replace(event, id=key)
     [result] = await publish_offer(request, caller, Offer([event], batch=False))
+    if isinstance(result.error, IdReused):
+        raise KeyReused
     if result.error is not None:
         raise result.error
     assert result.event_id is not None
@@ -74,7 +83,12 @@ async def enter(request: Request, caller: Caller, event: Event) -> EventId:
 
 
 async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[Accepted]:
-    """Hand the good items to the bus, as one group, and say of each item what became of it."""
+    """Hand the good items to the bus, as one group, and say of each item what became of it.
+
+    Raises:
+        Overloaded: too much is waiting already; nothing of this request was taken.
+        Unavailable: the database could not commit; nothing was promised.
+    """
     gateway = gateway_of(request)
     prefixes = await _prefixes(gateway, caller, offer)
     results: dict[int, Accepted] = {}
@@ -85,13 +99,38 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
             good.append((index, item))
         else:
             results[index] = Accepted(index, None, item.source, item.id, "rejected", error)
-    accepted = await gateway.bus.publish(caller.tenant_id, [event for _, event in good])
+    await _within_limits(gateway, caller, good, results)
+    accepted = await _into_ledger(gateway, caller, [event for _, event in good])
     for (index, _), one in zip(good, accepted, strict=True):
         results[index] = Accepted(index, one.event_id, one.source, one.id, one.status, one.error)
     ordered = [results[index] for index in range(len(offer.items))]
     for item, result in zip(offer.items, ordered, strict=True):
         gateway.metrics.event(item.type if isinstance(item, Event) else "none", result.status)
     return ordered
+
+
+async def _within_limits(
+    gateway: Gateway, caller: Caller, good: list[tuple[int, Event]], results: dict[int, Accepted]
+) -> None:
+    """Move what would pass a limit of the tenant from the good items to the results."""
+    if not caller.limits:
+        return
+    refused = await gateway.limits.refuse(caller.tenant_id, caller.limits, [event for _, event in good])
+    for place, error in refused.items():
+        index, event = good[place]
+        results[index] = Accepted(index, None, event.source, event.id, "rejected", error)
+    good[:] = [one for place, one in enumerate(good) if place not in refused]
+
+
+async def _into_ledger(gateway: Gateway, caller: Caller, events: Sequence[Event]) -> list[Accepted]:
+    if not events:
+        return []
+    queues = {queue for event in events if (queue := EVENT_TYPES[event.type].queue) is not None}
+    await gateway.pressure.enter(queues, len(events))
+    try:
+        return await gateway.bus.publish(caller.tenant_id, events)
+    finally:
+        gateway.pressure.leave(len(events))
 
 
 async def _prefixes(gateway: Gateway, caller: Caller, offer: Offer) -> list[str]:

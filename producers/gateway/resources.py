@@ -14,13 +14,17 @@ from infra.budget import Budget
 from infra.bus import Bus, open_redis
 from infra.database import Database
 from infra.egress.policy import EgressPolicy
+from infra.limits import TenantLimits
 from infra.llm import ModelApi
 from infra.prices import load_prices
+from infra.replies import Replies
 from infra.retrieval import Retriever
 from infra.secretbox import SecretBox
 from infra.settings import Settings
 from producers.gateway.access import KeyRing
 from producers.gateway.metrics import GatewayMetrics
+from producers.gateway.pressure import Bounds, Pressure
+from producers.gateway.rates import Rates
 from producers.gateway.waiting import EndWatch
 from schemas.errors import Unavailable
 
@@ -34,6 +38,10 @@ class Gateway:
     Attributes:
         database: acts as ``penstock_gateway``.
         redis: for queues and answer streams; never a record.
+        rates: how often each key may call.
+        limits: what each tenant may have.
+        pressure: whether more events can be taken now.
+        replies: what was answered to requests with an Idempotency-Key.
         retriever: finds passages; None when no model key is set, because a question must be embedded.
         ends: tells waiters when their events have ended.
         egress: which of a tenant's URLs may be registered.
@@ -46,6 +54,10 @@ class Gateway:
     redis: redis.asyncio.Redis
     bus: Bus
     keys: KeyRing
+    rates: Rates
+    limits: TenantLimits
+    pressure: Pressure
+    replies: Replies
     metrics: GatewayMetrics
     retriever: Retriever | None
     ends: EndWatch
@@ -111,6 +123,8 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         box = None
         if settings.secret_keys is not None:
             box = SecretBox.from_keys(settings.secret_keys.get_secret_value())
+        pressure = Pressure(database, client, Bounds(settings.max_waiting, settings.max_queued))
+        held.push_async_callback(pressure.aclose)
         ends = EndWatch(database)
         held.push_async_callback(ends.aclose)
         yield Gateway(
@@ -119,6 +133,10 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
             redis=client,
             bus=bus,
             keys=keys,
+            rates=Rates(),
+            limits=TenantLimits(database),
+            pressure=pressure,
+            replies=Replies(database, box),
             metrics=GatewayMetrics(),
             retriever=retriever,
             ends=ends,

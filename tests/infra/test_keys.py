@@ -34,6 +34,7 @@ async def test_only_the_hash_of_a_secret_is_kept(owner_database: Database, tenan
         "tenant": tenant,
         "scopes": ["publish", "query"],
         "expires_at": None,
+        "rate_per_minute": None,
     }
 
 

@@ -140,3 +140,29 @@ async def test_one_maintainer_works_at_a_time(
     assert {} == await maintainer.round(owner)
     await connection.execute("SELECT pg_advisory_unlock($1)", LOCK)
     assert "events_partitions" in await maintainer.round(owner)
+
+
+async def test_what_was_answered_is_forgotten_after_its_days(
+    fresh_database: Servers, owner: Database, connection: Connection
+) -> None:
+    """Kept answers go with their keys; an event's key stays, and so does what is young. Old caches go too."""
+    await connection.execute("INSERT INTO tenants (tenant_id) VALUES ('acme')")
+    keys = {"old": uuid7(), "new": uuid7()}
+    for name, event_id in keys.items():
+        for source in ("penstock:gateway/requests", "https://upstream.example"):
+            await connection.execute(
+                "INSERT INTO event_keys (tenant_id, source, id, event_id, data_sha256)"
+                " VALUES ('acme', $1, $2, $3, '')",
+                source,
+                name,
+                event_id if source.startswith("penstock") else uuid7(),
+            )
+        await connection.execute(
+            "INSERT INTO request_replies (tenant_id, event_id, claimed_until, made_at) VALUES ('acme', $1, $2, $2)",
+            event_id,
+            NOW - timedelta(days=3 if name == "old" else 1),
+        )
+    done = await Maintainer(fresh_database.database_owner_url).round(owner)
+    kept = await connection.fetch("SELECT source, id FROM event_keys ORDER BY source, id")
+    assert ["new", "old", "new"] == [row["id"] for row in kept]
+    assert {"answers", "answer_cache", "deliveries", "embedding_cache", "replies"} <= done.keys()

@@ -5,7 +5,7 @@ import secrets
 import pytest
 
 from infra.database import Database
-from infra.tenants import create_tenant, list_tenants, show_tenant, suspend_tenant
+from infra.tenants import create_tenant, list_tenants, set_limits, show_tenant, suspend_tenant
 from schemas.errors import BadInput, Conflict, NotFound
 
 
@@ -42,3 +42,15 @@ async def test_a_tenant_is_suspended_and_let_in_again(owner_database: Database, 
         for act in (show_tenant, suspend_tenant):
             with pytest.raises(NotFound):
                 await act(connection, "no-such-tenant")
+
+
+async def test_limits_are_set_and_taken_away(owner_database: Database, tenant: str) -> None:
+    """What is not named stays; a budget may be without end; an unknown name and tenant are refused."""
+    async with owner_database.connection() as connection:
+        await set_limits(connection, tenant, {"documents": 5, "budget_day": None})
+        now = await set_limits(connection, tenant, {"queries": 2}, unset=["documents"])
+        assert {"budget_day": None, "queries": 2} == now.limits
+        with pytest.raises(BadInput):
+            await set_limits(connection, tenant, {"coffee": 1})
+        with pytest.raises(NotFound):
+            await set_limits(connection, "nobody", {"documents": 1})

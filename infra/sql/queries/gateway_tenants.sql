@@ -21,3 +21,9 @@ RETURNING tenant_id, title, limits, created_at, suspended_at;
 -- name: audit
 -- Says who did what to whom.
 INSERT INTO audit_log (tenant_id, actor, action, target, details) VALUES ($1, $2, $3, $4, $5);
+
+-- name: set_limits
+-- Changes some of a tenant's limits and takes others away.
+UPDATE tenants SET limits = (limits || $2) - $3::text[]
+WHERE tenant_id = $1
+RETURNING tenant_id, title, limits, created_at, suspended_at;

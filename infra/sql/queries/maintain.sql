@@ -47,3 +47,11 @@ WHERE status IN ('delivered', 'dead') AND created_at < now() - $1::int * interva
 -- name: prune_embedding_cache
 -- Cached embeddings older than so many days; those in use stand in the vector tables.
 DELETE FROM embedding_cache WHERE made_at < now() - $1::int * interval '1 day'
+
+-- name: prune_replies
+-- Answers kept for repeated requests, with their keys: who repeats a request days later means a new one.
+WITH gone AS (
+  DELETE FROM request_replies WHERE made_at < now() - $1::int * interval '1 day' RETURNING tenant_id, event_id
+)
+DELETE FROM event_keys k USING gone
+WHERE k.tenant_id = gone.tenant_id AND k.source = 'penstock:gateway/requests' AND k.event_id = gone.event_id

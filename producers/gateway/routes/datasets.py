@@ -14,6 +14,7 @@ from infra.training_store import FIRST, DatasetSettings
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import SOURCE, as_known_name, as_name, as_uuid
 from producers.gateway.body import MAX_BATCH, check_model, read_json, read_model
+from producers.gateway.idempotency import Remembered
 from producers.gateway.modes import Offer, Refused
 from producers.gateway.openapi import answers, takes
 from producers.gateway.paging import PageQuery, decode_cursor, page
@@ -35,7 +36,7 @@ from schemas.envelope import Event
 from schemas.errors import BadInput, PenstockError
 from schemas.states import ExampleState
 
-router = APIRouter(tags=["training"])
+router = APIRouter(tags=["training"], route_class=Remembered)
 Recorder = Annotated[Caller, Depends(Allow(Scope.PUBLISH, Scope.TRAIN))]
 Trainer = Annotated[Caller, Depends(Allow(Scope.TRAIN))]
 ONE = "/v1/datasets/{dataset}"

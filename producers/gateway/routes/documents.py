@@ -12,6 +12,7 @@ from infra.keys import Scope
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import as_document_id, as_known_name, as_name, document_path, document_source
 from producers.gateway.body import MAX_DOCUMENT, check_model, read_json
+from producers.gateway.etags import check_preconditions, etag, is_listed
 from producers.gateway.openapi import answers, takes
 from producers.gateway.paging import PageQuery, decode_cursor, page
 from producers.gateway.publishing import enter, make_event
@@ -25,6 +26,7 @@ from schemas.states import DocumentState, EventState
 router = APIRouter(tags=["documents"])
 Writer = Annotated[Caller, Depends(Allow(Scope.PUBLISH))]
 Reader = Annotated[Caller, Depends(Allow(Scope.PUBLISH, Scope.QUERY))]
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As the caller knows it"}}
 ADDRESS = "/v1/collections/{collection}/documents/{document_id:anything}"
 
 
@@ -37,9 +39,10 @@ ADDRESS = "/v1/collections/{collection}/documents/{document_id:anything}"
     ),
 )
 async def put(request: Request, caller: Writer, collection: str, document_id: str) -> Response:
-    """Add a document or replace it; the newest version wins."""
+    """Add a document or replace it; the newest version wins. `If-Match` and `If-None-Match` are looked at."""
     as_name(collection, "collection")
     as_document_id(document_id)
+    await _check(request, caller, collection, document_id)
     raw = await read_json(request, MAX_DOCUMENT)
     if not isinstance(raw, dict):
         raise BadInput("the body must be a JSON object", field="body")
@@ -66,6 +69,7 @@ async def delete(
     """Delete a document. A delete is a version like any other, so it is accepted whatever is there now."""
     as_known_name(collection, "collection")
     as_document_id(document_id)
+    await _check(request, caller, collection, document_id)
     event = make_event(
         "document.deleted",
         document_source(collection, document_id),
@@ -76,20 +80,45 @@ async def delete(
     return await _publish(request, caller, event, collection, document_id)
 
 
-@router.get(ADDRESS, responses=answers(DocumentView))
+@router.get(ADDRESS, responses=answers(DocumentView) | NOT_MODIFIED)
 async def show(request: Request, caller: Reader, collection: str, document_id: str) -> Response:
-    """The newest version that was decided; `pending` while the first one waits."""
+    """The newest version that was decided; `pending` while the first one waits.
+
+    The `ETag` changes whenever anything that is shown changes; with `If-None-Match` an unchanged one is 304.
+    """
     as_known_name(collection, "collection")
+    shown = await _look(request, caller, collection, document_id)
+    if shown is None:
+        raise NotFound("there is no such document")
+    headers = {"etag": etag(shown)}
+    known = request.headers.getlist("if-none-match")
+    if known and is_listed(known, headers["etag"], weak=True):
+        return Response(status_code=304, headers=headers)
+    return json_response(shown, 200, headers)
+
+
+async def _check(request: Request, caller: Caller, collection: str, document_id: str) -> None:
+    """Hold a change against its sender's preconditions, if it has any."""
+    if_match, if_none_match = (
+        request.headers.getlist("if-match"),
+        request.headers.getlist("if-none-match"),
+    )
+    if if_match or if_none_match:
+        shown = await _look(request, caller, collection, document_id)
+        if shown is not None and shown["status"] == DocumentState.PURGED:
+            shown = None
+        check_preconditions(if_match, if_none_match, None if shown is None else etag(shown))
+
+
+async def _look(request: Request, caller: Caller, collection: str, document_id: str) -> dict[str, Any] | None:
+    """What is to be shown of a document; None when there is none."""
     async with gateway_of(request).database.transaction(caller.tenant_id, readonly=True) as connection:
         row = await connection.fetchrow(
             queries("gateway_documents").show, caller.tenant_id, collection, document_id
         )
         if row is not None:
-            return json_response(dict(row))
-        pending = await _pending(connection, caller.tenant_id, collection, document_id)
-    if pending is None:
-        raise NotFound("there is no such document")
-    return json_response(pending)
+            return dict(row)
+        return await _pending(connection, caller.tenant_id, collection, document_id)
 
 
 async def _pending(

@@ -15,6 +15,7 @@ from infra.keys import Scope
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import as_known_name, as_uuid
 from producers.gateway.body import read_model
+from producers.gateway.idempotency import Remembered
 from producers.gateway.openapi import answers, takes
 from producers.gateway.paging import PageQuery, decode_cursor, page
 from producers.gateway.resources import gateway_of
@@ -28,7 +29,7 @@ from producers.gateway.shapes.training import (
     RunView,
 )
 
-router = APIRouter(tags=["training"])
+router = APIRouter(tags=["training"], route_class=Remembered)
 Trainer = Annotated[Caller, Depends(Allow(Scope.TRAIN))]
 Reader = Annotated[Caller, Depends(Allow(Scope.TRAIN, Scope.QUERY))]
 ONE = "/v1/training/runs/{run_id}"

@@ -10,9 +10,11 @@ from starlette.responses import Response
 from infra import endpoints
 from infra.endpoints import Endpoint
 from infra.keys import Scope
+from infra.limits import check_endpoints
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import as_uuid
 from producers.gateway.body import read_model
+from producers.gateway.idempotency import Remembered
 from producers.gateway.openapi import answers, takes
 from producers.gateway.paging import PageQuery, Paging, decode_cursor, page
 from producers.gateway.resources import gateway_of
@@ -29,7 +31,7 @@ from producers.gateway.shapes.webhooks import (
 )
 from schemas.states import DeliveryState
 
-router = APIRouter(tags=["webhooks"])
+router = APIRouter(tags=["webhooks"], route_class=Remembered)
 Admin = Annotated[Caller, Depends(Allow(Scope.ADMIN))]
 Watcher = Annotated[Caller, Depends(Allow(Scope.ADMIN, Scope.OPS))]
 ONE = "/v1/webhooks/{webhook_id}"
@@ -48,6 +50,7 @@ async def create(request: Request, caller: Admin) -> Response:
     gateway.egress.check_url(body.url)
     wanted = body.model_dump(exclude={"secret", "types"})
     async with gateway.database.transaction(caller.tenant_id) as connection:
+        await check_endpoints(connection, caller.tenant_id, caller.limits)
         made = await endpoints.create_endpoint(
             connection,
             gateway.need_box(),
