@@ -9,9 +9,10 @@ import typer
 from cli.client_http import open_api, part, read_json_option
 from cli.client_listen import listen
 from cli.show import AsJson, print_fields, print_rows
+from schemas.errors import BadInput
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks: where results are sent. Needs the admin key.")
-COLUMNS = ("id", "url", "types", "status", "description")
+COLUMNS = ("id", "url", "types", "status", "status_reason", "description")
 DELIVERIES = ("id", "type", "status", "attempts", "created_at", "delivered_at", "error")
 Id = Annotated[str, typer.Argument(help="The endpoint's id, as `penstock webhooks list` shows it.")]
 
@@ -19,6 +20,7 @@ Id = Annotated[str, typer.Argument(help="The endpoint's id, as `penstock webhook
 @app.command("add")
 def add(
     url: Annotated[str, typer.Argument(help="Where messages are sent.")],
+    *,
     types: Annotated[
         list[str] | None,
         typer.Option(
@@ -32,7 +34,14 @@ def add(
     secret: Annotated[
         str | None, typer.Option(envvar="PENSTOCK_WEBHOOK_SECRET", help="whsec_…; one is made unless given.")
     ] = None,
-    *,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", "-H", help="NAME: VALUE sent with every message; several times."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, max=60, help="Seconds for one attempt.")] = 15.0,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, max=10_000, help="Messages per second at most.")
+    ] = None,
     thin: Annotated[bool, typer.Option("--thin", help="Send ids only.")] = False,
     callback_prefix: Annotated[
         bool, typer.Option("--callback-prefix", help="The URL is the prefix of questions' callback URLs.")
@@ -46,6 +55,9 @@ def add(
         "payload": "thin" if thin else "full",
         "description": description,
         "callback_prefix": callback_prefix,
+        "headers": dict(_header(one) for one in header or []),
+        "timeout_seconds": timeout,
+        "rate_limit": rate,
     }
     if secret:
         body["secret"] = secret
@@ -61,12 +73,40 @@ def add(
         typer.echo("\nKeep the secret now: it is not shown again.")
 
 
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        raise BadInput(
+            f"--header: {text[:60]!r} is not NAME: VALUE", field="--header", fix="write it like 'X-Token: …'"
+        )
+    return name.strip(), value.strip()
+
+
 @app.command("list")
 def list_all(*, as_json: AsJson = False) -> None:
     """List the endpoints."""
     with open_api(admin=True) as api:
         rows = list(api.pages("/v1/webhooks"))
     print_rows(rows, COLUMNS, as_json=as_json, empty="No webhooks. `penstock webhooks add URL` makes one.")
+
+
+@app.command("enable")
+def enable(webhook: Id, *, as_json: AsJson = False) -> None:
+    """Send to a disabled or throttled endpoint again."""
+    _set_status(webhook, "active", as_json=as_json)
+
+
+@app.command("disable")
+def disable(webhook: Id, *, as_json: AsJson = False) -> None:
+    """Send an endpoint nothing until it is enabled; what waits for it ends in the dead letters."""
+    _set_status(webhook, "disabled", as_json=as_json)
+
+
+def _set_status(webhook: str, status: str, *, as_json: bool) -> None:
+    with open_api(admin=True) as api:
+        changed = api.call("PATCH", f"/v1/webhooks/{part(webhook)}", {"status": status})
+    shown = changed if as_json else {name: changed[name] for name in ("id", "url", "status")}
+    print_fields(shown, as_json=as_json)
 
 
 @app.command("remove")

@@ -38,6 +38,8 @@ class Endpoint:
         filter: which contents; the operators of metadata filters. None for all.
         payload: ``full``, or ``thin`` for ids only.
         headers: sent along with every message.
+        timeout_seconds: for everything, the reply's body included.
+        rate_limit: messages per second at most; None for as many as it takes.
         callback_prefix: the URL is the prefix of questions' callback URLs and receives nothing else.
     """
 
@@ -47,6 +49,7 @@ class Endpoint:
     payload: str = "full"
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float = 15.0
+    rate_limit: float | None = None
     callback_prefix: bool = False
     description: str = ""
     status: str = EndpointState.ACTIVE
@@ -63,7 +66,6 @@ class Endpoint:
                 raise BadInput(
                     f"types: {one[:60]!r} is no event that goes out", field="types", fix=f"use *, {known}"
                 )
-        compile_filter(self.filter)
         compile_filter(self.filter)
         check_headers(self.headers)
         for name in self.headers:
@@ -109,7 +111,7 @@ async def create_endpoint(
 def _columns(one: Endpoint) -> list[Any]:
     return [
         one.url, list(one.types), one.filter, one.payload, dict(one.headers), one.timeout_seconds,
-        one.callback_prefix, one.description, one.status,
+        one.rate_limit, one.callback_prefix, one.description, one.status,
     ]  # fmt: skip
 
 
@@ -154,7 +156,7 @@ async def change_endpoint(
         raise _not_found()
     before = Endpoint(
         row["url"], tuple(row["types"]), row["filter"], row["payload"], row["headers"],
-        row["timeout_seconds"], row["callback_prefix"], row["description"], row["status"],
+        row["timeout_seconds"], row["rate_limit"], row["callback_prefix"], row["description"], row["status"],
     )  # fmt: skip
     given: dict[str, Any] = {**changes, "types": tuple(changes.get("types", before.types))}
     after = replace(before, **given)

@@ -44,3 +44,8 @@ def dead(queue: str) -> str:
 def dead_times(queue: str) -> str:
     """A sorted set of the same ids by time of death, so that they can be listed in order."""
     return f"{PREFIX}{queue}:dead:at"
+
+
+def rate(endpoint: str) -> str:
+    """When the next message to a webhook endpoint with a rate limit is due; expires a second after that."""
+    return f"{PREFIX}rate:{endpoint}"

@@ -96,7 +96,7 @@ class EndpointState(State):
     """The life of a webhook endpoint."""
 
     ACTIVE = "active", "Receives what it subscribed to."
-    THROTTLED = "throttled", "Asked us to slow down; receives with delays."
+    THROTTLED = "throttled", "Fails, or asked us to slow down; receives with delays."
     DISABLED = "disabled", "Receives nothing until its owner enables it."
 
 

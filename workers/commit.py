@@ -8,6 +8,7 @@ others succeed, and the failing one's error goes back to its own caller (P7).
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from schemas.states import EventState
 from schemas.work import Publication, Work
 from workers.engine.policy import code_of
 from workers.engine.types import Bury, Done, GiveBack, RetryAt, Verdict
-from workers.handling import HandlerSpec, Later, Outcome
+from workers.handling import HandlerSpec, Later, Outcome, Shared, Write
 
 GROUP = 64
 CONFLICT_RETRIES = 5
@@ -94,6 +95,7 @@ class Committer:
         works = [endings[index].work for index in order]
         said: list[Said] = []
         finishes: list[Finish] = []
+        written: list[Ending] = []
         lost: set[int] = set()
         tenants = sorted({work.tenant_id for work in works})
         async with self._database.transaction(*tenants) as connection:
@@ -109,9 +111,11 @@ class Committer:
                         await act_for(connection, [ending.work.tenant_id])
                     said += outbox.said_by(ending.work, await _effect(connection, ending))
                     finishes.append(_finish(ending))
+                    written.append(ending)
                 # Any other state under our own token: an earlier commit of ours arrived although its reply did not.
             if len(tenants) > 1:
                 await act_for(connection, tenants)
+            said += await _shared(connection, written)
             pushables = await outbox.write(connection, said)
             if finishes:
                 await ledger.finish(connection, finishes)
@@ -128,7 +132,7 @@ async def _effect(connection: Connection, ending: Ending) -> list[Publication]:
     outcome, verdict = ending.outcome, ending.verdict
     if outcome is not None:
         said = list(outcome.publications)
-        if outcome.effect is not None:
+        if outcome.effect is not None and not isinstance(outcome.effect, Shared):
             said += await outcome.effect(connection)
         return said
     if not isinstance(verdict, Bury) or ending.error is None:
@@ -145,6 +149,20 @@ async def _effect(connection: Connection, ending: Ending) -> list[Publication]:
                 subject=ending.work.subject,
             )
         )
+    return said
+
+
+async def _shared(connection: Connection, endings: Sequence[Ending]) -> list[Said]:
+    """Run the effects that several endings have in common, once per kind, and collect what they say."""
+    kinds: defaultdict[Write, list[tuple[Work, Any]]] = defaultdict(list)
+    for ending in endings:
+        if ending.outcome is not None and isinstance(ending.outcome.effect, Shared):
+            kinds[ending.outcome.effect.write].append((ending.work, ending.outcome.effect.item))
+    said: list[Said] = []
+    for write, works in kinds.items():
+        results = await write(connection, [item for _, item in works])
+        for (work, _), publications in zip(works, results, strict=True):
+            said += outbox.said_by(work, publications)
     return said
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import redis.asyncio
 
@@ -30,11 +30,26 @@ It may run again after a rollback, so it changes nothing but the database.
 """
 
 
+Write: TypeAlias = Callable[[Connection, Sequence[Any]], Awaitable[Sequence[Sequence[Publication]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """An effect that many works have in common: `write` gets the items of all that commit together.
+
+    Its transaction acts for all their tenants, so its statements name the tenant of each row. It returns what each
+    item says next, in order. When one item's effect fails, each is written by itself.
+    """
+
+    write: Write
+    item: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The work is finished: commit the effect and the publications, and mark the event done."""
 
-    effect: Effect | None = None
+    effect: Effect | Shared | None = None
     publications: Sequence[Publication] = ()
 
 
@@ -43,7 +58,7 @@ class Later:
     """One step is finished: commit it, and bring the same event back after `delay` seconds, uncharged."""
 
     delay: float
-    effect: Effect | None = None
+    effect: Effect | Shared | None = None
     publications: Sequence[Publication] = ()
     reason: str = ""
 

@@ -25,7 +25,9 @@ class Due:
         body: the bytes that are signed and sent, the same at every attempt.
         url: the endpoint's, or the callback's under its prefix.
         secrets: the endpoint's sealed secrets.
+        rate_limit: messages per second that the endpoint's owner allows; None for as many as it takes.
         failing_since: when the endpoint's unbroken series of failures began.
+        throttled_for: seconds for which the endpoint is still to be left alone; 0 when it is not.
     """
 
     tenant_id: str
@@ -41,7 +43,9 @@ class Due:
     headers: Mapping[str, str]
     timeout: float
     secrets: Sequence[Mapping[str, Any]]
+    rate_limit: float | None
     failing_since: datetime | None
+    throttled_for: float
 
     @property
     def is_over(self) -> bool:
@@ -97,5 +101,7 @@ def _due(row: Any) -> Due:
         headers=row["headers"],
         timeout=row["timeout_seconds"],
         secrets=row["secrets"],
+        rate_limit=row["rate_limit"],
         failing_since=row["failing_since"],
+        throttled_for=row["throttled_for"],
     )

@@ -6,6 +6,7 @@ has its time in the ledger), or as `GaveUp`, which buries the event together wit
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ from schemas.registry import read_data
 from schemas.states import DeliveryState, EndpointState, sources
 from schemas.work import Publication, Work
 from workers.deliver.due import Due, Loader
-from workers.deliver.lanes import LaneFull, Lanes
-from workers.deliver.record import GaveUp, Record
+from workers.deliver.gates import Gate, Gates, Shut
+from workers.deliver.rate import LONGEST, Rates
+from workers.deliver.record import GaveUp, Record, disable, write_all
 from workers.deliver.schedule import (
     Dead,
     Delivered,
     Disable,
+    Impossible,
     OurFault,
     RetryAt,
     decide,
@@ -37,11 +40,9 @@ from workers.deliver.schedule import (
     error_class,
 )
 from workers.deliver.send import Attempt, send
-from workers.handling import Done, Later, Outcome
+from workers.handling import Done, Later, Outcome, Shared
 
 _log = structlog.get_logger("penstock.deliver")
-_BUSY = (0.5, 2.0)
-"""Seconds after which an attempt that found its lane full comes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ class Deliverer:
     loader: Loader
     egress: Egress
     box: SecretBox
-    lanes: Lanes
+    gates: Gates
+    rates: Rates
 
     async def handle(self, work: Work) -> Outcome:
         """Make one attempt.
@@ -66,12 +68,35 @@ class Deliverer:
         if due.endpoint_status is EndpointState.DISABLED:
             reason = "the endpoint is disabled"
             raise GaveUp(reason, Record(due, None, Dead(reason)))
+        gate = self.gates.of(due.endpoint_id)
+        if due.throttled_for:
+            gate.spare(due.throttled_for)
         try:
-            async with self.lanes.enter(due.endpoint_id):
-                attempt = await self._attempt(due)
-        except LaneFull:
-            return Later(random.uniform(*_BUSY))  # noqa: S311 - jitter
-        return self._decided(work, due, attempt)
+            await gate.enter()
+            attempt, pause = await self._through(gate, due)
+        except Shut as shut:
+            return Later(shut.delay)
+        return self._decided(work, due, attempt, pause)
+
+    async def _through(self, gate: Gate, due: Due) -> tuple[Attempt, float | None]:
+        """Wait for the endpoint's rate, make the attempt, and give the place back whatever happens."""
+        heard: Attempt | None = None
+        pause: float | None = None
+        try:
+            if due.rate_limit is not None:
+                wait = await self.rates.wait(due.endpoint_id, due.rate_limit)
+                if wait > LONGEST:
+                    raise Shut(gate.turned_away(1 / due.rate_limit))
+                await asyncio.sleep(wait)
+            attempt = await self._attempt(due)
+            if not isinstance(attempt.result, OurFault | Impossible):
+                heard = attempt
+        finally:
+            if heard is None:
+                gate.leave(None)
+            else:
+                pause = gate.leave(heard.result, heard.elapsed_ms / 1000)
+        return attempt, pause
 
     async def _attempt(self, due: Due) -> Attempt:
         """Sign and send; a secret that does not open is our fault, and the message waits for an operator."""
@@ -90,16 +115,19 @@ class Deliverer:
             return Attempt(OurFault(error.field or error.code, error.message), 0.0, None, now)
         return await send(self.egress, due, keys)
 
-    def _decided(self, work: Work, due: Due, attempt: Attempt) -> Outcome:
+    def _decided(self, work: Work, due: Due, attempt: Attempt, pause: float | None) -> Outcome:
+        now = datetime.now(UTC)
         # The event's age, not the message's: a replay is a new event, and has all its patience again.
-        age = (datetime.now(UTC) - work.accepted_at).total_seconds()
+        age = (now - work.accepted_at).total_seconds()
+        failing_for = 0.0 if due.failing_since is None else (now - due.failing_since).total_seconds()
         decision = decide(
             attempt.result,
             attempt=due.attempts + 1,
             age=age,
             spread=random.uniform(-1, 1),  # noqa: S311 - jitter
+            failing_for=failing_for,
         )
-        record = Record(due, attempt, decision)
+        record = Record(due, attempt, decision, pause)
         # They join the runtime's one line per attempt.
         structlog.contextvars.bind_contextvars(
             endpoint=str(due.endpoint_id),
@@ -110,9 +138,11 @@ class Deliverer:
         )
         match decision:
             case Delivered():
-                return Done(record.write)
-            case RetryAt(delay=delay):
-                return Later(delay, record.write, reason=described(attempt.result))
+                return Done(Shared(write_all, record))
+            case RetryAt(delay=delay, charged=charged):
+                # Waiting for us to get well adds no line to the event's story each time.
+                reason = described(attempt.result) if charged else ""
+                return Later(delay, Shared(write_all, record), reason=reason)
             case Dead(reason=reason) | Disable(reason=reason):
                 raise GaveUp(reason, record)
 
@@ -120,7 +150,11 @@ class Deliverer:
     async def on_dead(connection: Connection, work: Work, error: PenstockError) -> Sequence[Publication]:
         """Bury the delivery with its event: by its record, or, when the worker itself failed, with the error alone."""
         if isinstance(error, GaveUp):
-            return await error.record.write(connection)
+            record = error.record
+            await write_all(connection, [record])
+            if isinstance(record.decision, Disable):
+                return await disable(connection, record, record.decision.reason)
+            return []
         await connection.execute(
             queries("deliver").bury,
             work.tenant_id,

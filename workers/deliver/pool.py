@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 from infra.egress import Egress, EgressPolicy
 from infra.secretbox import SecretBox
 from workers.deliver.due import Loader
+from workers.deliver.gates import Gates
 from workers.deliver.handler import Deliverer
-from workers.deliver.lanes import Lanes
+from workers.deliver.rate import Rates
 from workers.handling import HandlerSpec, Resources
 
 
@@ -27,7 +28,7 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
     box = SecretBox.from_keys(settings.need("PENSTOCK_SECRET_KEYS"))
     loader = Loader(resources.database)
     async with Egress(policy, max_idle=settings.concurrency) as egress:
-        deliverer = Deliverer(loader, egress, box, Lanes())
+        deliverer = Deliverer(loader, egress, box, Gates(), Rates(resources.redis))
         try:
             yield {
                 "delivery.due": HandlerSpec(deliverer.handle, on_dead=deliverer.on_dead, announce_dead=False)

@@ -20,6 +20,8 @@ JITTER = 0.2
 MAX_ATTEMPTS = len(DELAYS) + 1
 MAX_RETRY_AFTER = 24 * HOUR
 OUR_SHORTEST, OUR_LONGEST = 30.0, 15 * MINUTE
+FAILING_TOO_LONG = 5 * 24 * HOUR
+"""Seconds of nothing but failures after which an endpoint is disabled."""
 OUR_PATIENCE = sum(DELAYS) * (1 + JITTER)
 """How old a message may get through faults of ours alone; after that they count like the receiver's."""
 
@@ -89,7 +91,7 @@ class Disable:
 Decision: TypeAlias = Delivered | RetryAt | Dead | Disable
 
 
-def decide(result: Result, *, attempt: int, age: float, spread: float) -> Decision:
+def decide(result: Result, *, attempt: int, age: float, spread: float, failing_for: float = 0.0) -> Decision:
     """What follows from one attempt.
 
     Args:
@@ -97,17 +99,22 @@ def decide(result: Result, *, attempt: int, age: float, spread: float) -> Decisi
         attempt: the attempt that just ended, 1 for the first; faults of ours do not count.
         age: seconds since the message was written, or replayed.
         spread: uniform in [-1, 1], drawn by the caller.
+        failing_for: seconds since the endpoint's unbroken series of failures began.
     """
     match result:
         case Replied(status=status) if 200 <= status < 300:
             return Delivered()
         case Replied(status=410):
             return Disable("the receiver answered 410 Gone")
-        case Impossible():
-            return Dead(described(result))
         case OurFault() if age < OUR_PATIENCE:
             # Grows with the age alone, so that it needs no counter of its own.
             return RetryAt(_jittered(min(max(age / 4, OUR_SHORTEST), OUR_LONGEST), spread), charged=False)
+        case OurFault():
+            pass  # waited for long enough: it counts, but not against the endpoint
+        case _ if failing_for >= FAILING_TOO_LONG:
+            return Disable(f"nothing but failures for five days; at last: {described(result)}")
+        case Impossible():
+            return Dead(described(result))
     if attempt >= MAX_ATTEMPTS:
         return Dead(f"given up after {attempt} attempts; at last: {described(result)}")
     delay = _jittered(DELAYS[max(attempt, 1) - 1], spread)

@@ -1,30 +1,31 @@
 -- name: create
 -- A new endpoint with its first sealed secret.
 INSERT INTO webhook_endpoints
-  (tenant_id, endpoint_id, url, types, filter, payload, headers, timeout_seconds, callback_prefix, description, secrets)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-RETURNING endpoint_id, url, types, filter, payload, headers, timeout_seconds, callback_prefix, description, secrets,
-          status, status_reason, failing_since, created_at, updated_at;
+  (tenant_id, endpoint_id, url, types, filter, payload, headers, timeout_seconds, rate_limit, callback_prefix, description,
+   secrets)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+RETURNING endpoint_id, url, types, filter, payload, headers, timeout_seconds, rate_limit, callback_prefix, description,
+          secrets, status, status_reason, failing_since, throttled_until, created_at, updated_at;
 
 -- name: show
 -- One endpoint; with a lock when it is about to change.
-SELECT endpoint_id, url, types, filter, payload, headers, timeout_seconds, callback_prefix, description, secrets,
-       status, status_reason, failing_since, created_at, updated_at
+SELECT endpoint_id, url, types, filter, payload, headers, timeout_seconds, rate_limit, callback_prefix, description,
+       secrets, status, status_reason, failing_since, throttled_until, created_at, updated_at
 FROM webhook_endpoints
 WHERE tenant_id = $1 AND endpoint_id = $2;
 
 -- name: lock
 -- The same, locked until the end of the transaction.
-SELECT endpoint_id, url, types, filter, payload, headers, timeout_seconds, callback_prefix, description, secrets,
-       status, status_reason, failing_since, created_at, updated_at
+SELECT endpoint_id, url, types, filter, payload, headers, timeout_seconds, rate_limit, callback_prefix, description,
+       secrets, status, status_reason, failing_since, throttled_until, created_at, updated_at
 FROM webhook_endpoints
 WHERE tenant_id = $1 AND endpoint_id = $2
 FOR UPDATE;
 
 -- name: page
 -- A tenant's endpoints, oldest first, after a place.
-SELECT endpoint_id, url, types, filter, payload, headers, timeout_seconds, callback_prefix, description, secrets,
-       status, status_reason, failing_since, created_at, updated_at
+SELECT endpoint_id, url, types, filter, payload, headers, timeout_seconds, rate_limit, callback_prefix, description,
+       secrets, status, status_reason, failing_since, throttled_until, created_at, updated_at
 FROM webhook_endpoints
 WHERE tenant_id = $1 AND ($2::uuid IS NULL OR endpoint_id > $2)
 ORDER BY endpoint_id LIMIT $3;
@@ -32,14 +33,15 @@ ORDER BY endpoint_id LIMIT $3;
 -- name: change
 -- What an owner may change; enabling an endpoint forgets why it was disabled.
 UPDATE webhook_endpoints
-SET url = $3, types = $4, filter = $5, payload = $6, headers = $7, timeout_seconds = $8, callback_prefix = $9,
-    description = $10, status = $11,
-    status_reason = CASE WHEN $11 = status THEN status_reason WHEN $11 = 'disabled' THEN 'disabled by its owner' END,
-    failing_since = CASE WHEN $11 = status THEN failing_since END,
+SET url = $3, types = $4, filter = $5, payload = $6, headers = $7, timeout_seconds = $8, rate_limit = $9,
+    callback_prefix = $10, description = $11, status = $12,
+    status_reason = CASE WHEN $12 = status THEN status_reason WHEN $12 = 'disabled' THEN 'disabled by its owner' END,
+    failing_since = CASE WHEN $12 = status THEN failing_since END,
+    throttled_until = CASE WHEN $12 = status THEN throttled_until END,
     updated_at = now()
 WHERE tenant_id = $1 AND endpoint_id = $2
-RETURNING endpoint_id, url, types, filter, payload, headers, timeout_seconds, callback_prefix, description, secrets,
-          status, status_reason, failing_since, created_at, updated_at;
+RETURNING endpoint_id, url, types, filter, payload, headers, timeout_seconds, rate_limit, callback_prefix, description,
+          secrets, status, status_reason, failing_since, throttled_until, created_at, updated_at;
 
 -- name: set_secrets
 -- The sealed secrets after a rotation.

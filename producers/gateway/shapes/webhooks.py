@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -24,6 +25,7 @@ class WebhookBody(Shape):
     description: Annotated[Text, Field(max_length=1000)] = ""
     headers: Annotated[dict[str, str], Field(max_length=20)] = Field(default_factory=dict)
     timeout_seconds: Annotated[float, Field(ge=1, le=60)] = 15.0
+    rate_limit: Annotated[float, Field(ge=0.01, le=10_000)] | None = None
     callback_prefix: bool = False
 
 
@@ -39,12 +41,13 @@ class WebhookChange(Shape):
     description: Annotated[Text, Field(max_length=1000)] | None = None
     headers: Annotated[dict[str, str], Field(max_length=20)] | None = None
     timeout_seconds: Annotated[float, Field(ge=1, le=60)] | None = None
+    rate_limit: Annotated[float, Field(ge=0.01, le=10_000)] | None = None
     callback_prefix: bool | None = None
     status: Literal["active", "disabled"] | None = None
 
     @model_validator(mode="after")
     def _no_nulls(self) -> WebhookChange:
-        for name in self.model_fields_set - {"filter"}:
+        for name in self.model_fields_set - {"filter", "rate_limit"}:
             if getattr(self, name) is None:
                 raise ValueError(f"{name} cannot be null; leave it out to keep it")
         return self
@@ -66,6 +69,10 @@ class WebhookView(View):
     payload: str
     status: str
     status_reason: str | None
+    failing_since: datetime | None
+    throttled_until: datetime | None
+    timeout_seconds: float
+    rate_limit: float | None
     description: str
 
 

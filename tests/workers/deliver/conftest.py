@@ -45,6 +45,7 @@ async def register(tenant: str, gateway_database: Database, settings: Settings) 
         sealed: list[SealedSecret] | None = None,
         callback_prefix: bool = False,
         secret: str | None = None,
+        rate_limit: float | None = None,
     ) -> Endpoint:
         endpoint, secret = uuid4(), secret or new_secret()
         entries = (
@@ -55,7 +56,7 @@ async def register(tenant: str, gateway_database: Database, settings: Settings) 
         async with gateway_database.transaction(tenant) as connection:
             await connection.execute(
                 "INSERT INTO webhook_endpoints (tenant_id, endpoint_id, url, types, headers, timeout_seconds, secrets,"
-                " callback_prefix) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                " callback_prefix, rate_limit) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
                 tenant,
                 endpoint,
                 url,
@@ -64,6 +65,7 @@ async def register(tenant: str, gateway_database: Database, settings: Settings) 
                 timeout,
                 entries,
                 callback_prefix,
+                rate_limit,
             )
         return Endpoint(endpoint, secret)
 

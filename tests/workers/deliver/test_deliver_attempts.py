@@ -14,7 +14,7 @@ from schemas.states import DeliveryState
 from tests.drive import Drive
 from tests.infra.raw_server import Exchange, RawServer, raw_server
 from tests.workers.deliver.conftest import Register, Say
-from workers.deliver.lanes import IN_FLIGHT
+from workers.deliver.gates import MOST
 from workers.deliver.schedule import MAX_ATTEMPTS
 
 ATTEMPTS = "SELECT a.* FROM delivery_attempts a WHERE a.tenant_id = $1 ORDER BY a.attempt_id"
@@ -116,7 +116,7 @@ async def test_retry_has_its_time_in_the_ledger(
 async def test_dead_with_its_reason(drive: Drive, tenant: str, register: Register, say: Say) -> None:
     """A receiver that never succeeds is tried ten times; then delivery and event are dead, and no event.dead is said."""
     await drive.use("deliver")
-    async with raw_server(answers(500)) as server:
+    async with raw_server(answers(404)) as server:
         await register(url(server))
         await say()
         await drive.settle(tenant)
@@ -126,7 +126,7 @@ async def test_dead_with_its_reason(drive: Drive, tenant: str, register: Registe
     assert ("dead", MAX_ATTEMPTS, None) == (delivery["status"], delivery["attempts"], delivery["next_at"])
     assert ("dead", "undeliverable") == (event["status"], event["error"]["code"])
     for error in (delivery["error"], event["error"]):
-        assert "given up after 10 attempts; at last: the receiver answered 500" == error["message"]
+        assert "given up after 10 attempts; at last: the receiver answered 404" == error["message"]
     assert [] == await drive.said(tenant, "event.dead")
 
 
@@ -225,12 +225,12 @@ async def test_bound_on_concurrency(drive: Drive, tenant: str, register: Registe
 
     async with raw_server(slow) as server:
         await register(url(server))
-        for number in range(3 * IN_FLIGHT):
+        for number in range(3 * int(MOST)):
             await say(document_id=f"d{number}")
         await drive.settle(tenant)
-    assert IN_FLIGHT == most
+    assert 1 < most <= MOST
     assert {"delivered"} == {row["status"] for row in await drive.rows(DELIVERIES, tenant)}
-    assert 3 * IN_FLIGHT == len({json.loads(body)["id"] for body in server.bodies})
+    assert 3 * MOST == len({json.loads(body)["id"] for body in server.bodies})
 
 
 async def test_a_repeated_event_sends_nothing(

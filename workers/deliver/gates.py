@@ -1,0 +1,173 @@
+"""Attempts pass through here on their way out: each endpoint has a gate, so that a slow or dead one holds only its share.
+
+A gate lets a few attempts through at a time; more as they succeed, fewer as they fail. It is shut while its breaker
+pauses, and lets one through to find out afterwards. Who cannot pass within a moment goes back to the ledger with a time
+of its own, spread out at the pace of the endpoint, so that a backlog costs little however long it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from workers.deliver.breaker import Breaker, is_down
+from workers.deliver.schedule import Result
+
+FEWEST, FIRST, MOST = 1.0, 2.0, 8.0
+"""Attempts under way to one endpoint: at least, at first, at most."""
+PATIENCE = 1.0
+"""Seconds that an attempt may wait for a place."""
+UNKNOWN = 0.05
+"""Seconds that an attempt is taken to need as long as none has ended."""
+SPREAD = 600.0
+"""Seconds over which at most those are spread that do not get through."""
+KEPT = 20_000
+"""Endpoints that are remembered while nothing is sent to them."""
+
+
+class Shut(Exception):
+    """The endpoint takes nothing more at the moment; come back after `delay` seconds."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__(delay)
+        self.delay = delay
+
+
+@dataclass(slots=True, eq=False)
+class Gate:
+    """One endpoint's gate.
+
+    Attributes:
+        places: attempts that may be under way.
+        seconds: what an attempt lately needed.
+        tail: until when the times are given out at which those who were turned away come back.
+    """
+
+    clock: Callable[[], float]
+    breaker: Breaker = field(default_factory=Breaker)
+    places: float = FIRST
+    seconds: float = UNKNOWN
+    tail: float = 0.0
+    under_way: int = 0
+    waiting: OrderedDict[asyncio.Future[None], None] = field(default_factory=OrderedDict)
+
+    async def enter(self) -> None:
+        """Take a place.
+
+        Raises:
+            Shut: none will be free in a moment.
+        """
+        if self._free():
+            self.under_way += 1
+            return
+        if self.clock() < self.breaker.paused_until or self.breaker.is_open:
+            raise Shut(self.turned_away())
+        if (len(self.waiting) + 1) * self.pace() > PATIENCE:
+            raise Shut(self.turned_away())
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting[place] = None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await place
+        except TimeoutError:
+            if not _given(place):
+                if self.clock() >= self.breaker.paused_until:
+                    # What is under way needs longer than what is known.
+                    self.seconds = max(self.seconds, PATIENCE * self.places)
+                raise Shut(self.turned_away()) from None
+        except asyncio.CancelledError:
+            if _given(place):
+                self.leave(None)
+            raise
+        finally:
+            self.waiting.pop(place, None)
+
+    def leave(self, result: Result | None, seconds: float = 0.0) -> float | None:
+        """Give the place back.
+
+        Args:
+            result: what the attempt came to; None when that says nothing about the endpoint.
+            seconds: how long it took.
+
+        Returns:
+            The seconds of a pause that begins now, or None.
+        """
+        self.under_way -= 1
+        pause = None
+        if result is not None:
+            self.seconds += (seconds - self.seconds) / 8
+            pause = self.breaker.heard(result, self.clock(), random.uniform(-1, 1))  # noqa: S311 - jitter
+            self.places = max(self.places / 2, FEWEST) if is_down(result) else min(self.places + 1, MOST)
+        self._next()
+        return pause
+
+    def spare(self, seconds: float) -> None:
+        """Another process found out that the endpoint is to be left alone for so long."""
+        self.breaker.spare(seconds, self.clock())
+
+    def pace(self) -> float:
+        """Seconds from one attempt to the next, as the endpoint lately took them."""
+        return self.seconds / max(int(self.places), 1)
+
+    def turned_away(self, pace: float | None = None) -> float:
+        """The seconds after which the next one who cannot pass should come back."""
+        now = self.clock()
+        first = max(now, self.breaker.paused_until) + 0.25
+        self.tail = min(max(self.tail, first) + (self.pace() if pace is None else pace), first + SPREAD)
+        # The last ones share the end of the spread; jitter keeps them from coming all at once.
+        return (self.tail - now) * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+
+    def _free(self) -> bool:
+        if self.clock() < self.breaker.paused_until:
+            return False
+        places = 1 if self.breaker.is_open else int(self.places)
+        return self.under_way < places and not self.waiting
+
+    def _next(self) -> None:
+        if self.clock() < self.breaker.paused_until or self.breaker.is_open:
+            return
+        free = int(self.places) - self.under_way
+        for place in self.waiting:
+            if free <= 0:
+                return
+            if not place.done():
+                place.set_result(None)
+                self.under_way += 1
+                free -= 1
+
+
+@dataclass(slots=True)
+class Gates:
+    """The gates of all endpoints that were lately sent to."""
+
+    clock: Callable[[], float] = time.monotonic
+    _gates: OrderedDict[UUID, Gate] = field(default_factory=OrderedDict)
+
+    def of(self, endpoint_id: UUID) -> Gate:
+        """An endpoint's gate."""
+        gate = self._gates.get(endpoint_id)
+        if gate is None:
+            gate = self._gates[endpoint_id] = Gate(self.clock)
+            self._forget()
+        self._gates.move_to_end(endpoint_id)
+        return gate
+
+    def _forget(self) -> None:
+        while len(self._gates) > KEPT:
+            endpoint_id, gate = next(iter(self._gates.items()))
+            if gate.under_way or gate.waiting:
+                return
+            del self._gates[endpoint_id]
+
+    def __len__(self) -> int:
+        """How many endpoints are remembered."""
+        return len(self._gates)
+
+
+def _given(place: asyncio.Future[None]) -> bool:
+    return place.done() and not place.cancelled()
