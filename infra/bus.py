@@ -77,13 +77,19 @@ async def push(client: redis.asyncio.Redis, jobs: Sequence[Pushable]) -> int:
 class Bus:
     """Accepts events in groups and tells Redis."""
 
-    def __init__(self, database: Database, client: redis.asyncio.Redis) -> None:
-        """Use a database that acts as a role that may insert events, and any Redis client."""
+    def __init__(self, database: Database, client: redis.asyncio.Redis, *, linger: float = 0.0) -> None:
+        """Use a database that acts as a role that may insert events, and any Redis client.
+
+        Args:
+            database: its role may insert events.
+            client: any Redis client.
+            linger: seconds for which a single event waits for company.
+        """
         self._database = database
         self._redis = client
         self._redis_is_away = False
         self._accept: Coalescer[Offered, Accepted] = Coalescer(
-            self._accept_group, limit=GROUP, weight=_weight, weight_limit=GROUP_BYTES, parallel=2
+            self._accept_group, limit=GROUP, weight=_weight, weight_limit=GROUP_BYTES, linger=linger, parallel=2
         )
 
     async def publish(self, tenant_id: str, events: Sequence[Event]) -> list[Accepted]:

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from infra.database import Connection, Database, queries
 from schemas.envelope import Event
 from schemas.errors import IdReused, PenstockError
@@ -98,9 +100,9 @@ async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Acc
         [one.event.major for one in offered],
         [EVENT_TYPES[one.event.type].queue for one in offered],
         [one.event.subject for one in offered],
-        [one.event.data for one in offered],
+        [_text(one.event.data) for one in offered],
         [one.event.sequence for one in offered],
-        [attributes_of(one.event) for one in offered],
+        [_text(attributes_of(one.event)) for one in offered],
         [one.event.expirytime for one in offered],
         [one.event.data_sha256() for one in offered],
     )
@@ -121,6 +123,10 @@ async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Acc
         else _repeated(index, one, kept[one.tenant_id, one.event.source, one.event.id])
         for index, one in enumerate(offered)
     ]
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return orjson.dumps(value).decode()
 
 
 def _repeated(index: int, one: Offered, kept: Mapping[str, Any]) -> Accepted:

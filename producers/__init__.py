@@ -1,7 +1,9 @@
 """How work comes in: everything here turns what somebody says into events on the bus.
 
 sdk       `Producer`, for Python programs inside the cluster
+calls     one call per event that may come in
 outlet    connections, groups and retries behind it
+outbox    the same calls on somebody else's transaction
 naming    stable ids, so that publishing again is safe
 files     files, folders and JSONL become events
 gateway/  the HTTP API

@@ -29,3 +29,17 @@ def event_name(kind: str, data: Mapping[str, Any], sequence: int | None) -> str:
     if numbered or kind == "example.recorded":
         return f"{kind}-{digest(kind, data, sequence)}"
     return f"{kind}-{uuid4()}"
+
+
+def raw_event(
+    kind: str, data: Mapping[str, Any], attributes: Mapping[str, Any], subject: str | None = None
+) -> dict[str, Any]:
+    """An event as a mapping; what is None is left out, and a subject among the attributes wins."""
+    raw: dict[str, Any] = {"type": kind, "data": _present(data), **_present(attributes)}
+    if subject is not None:
+        raw.setdefault("subject", subject)
+    return raw
+
+
+def _present(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

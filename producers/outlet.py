@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import stamina
 
 from infra.bus import Bus, open_redis
-from infra.database import Database, queries
+from infra.database import Connection, Database, queries
 from infra.ledger import Accepted
 from infra.settings import Settings, load_settings
-from producers.naming import event_name
+from producers.naming import event_name, raw_event
+from producers.outbox import Outbox
 from schemas.envelope import Event, parse_event
 from schemas.errors import Forbidden, NotFound, PenstockError, Unavailable
 
@@ -35,6 +36,7 @@ class Outlet:
         database_url: str | None = None,
         redis_url: str | None = None,
         source: str = SOURCE,
+        linger: float = 0.0,
     ) -> None:
         """Prepare; nothing is opened before `async with`.
 
@@ -44,11 +46,14 @@ class Outlet:
             database_url: in place of `DATABASE_URL`.
             redis_url: in place of `REDIS_URL`.
             source: the CloudEvents ``source`` of what is published, unless a call gives its own.
+            linger: seconds for which a single event waits for company. Calls that are made at the same time share a
+                transaction anyway; lingering makes larger groups of calls that come one after the other.
         """
         self.tenant = tenant
         self.source = source
         self._settings = settings
         self._urls = {"database_url": database_url, "redis_url": redis_url}
+        self._linger = linger
         self._held = AsyncExitStack()
         self._bus: Bus | None = None
 
@@ -73,7 +78,7 @@ class Outlet:
             await self._check_tenant(database)
             client = open_redis(redis_url)
             held.push_async_callback(client.aclose, close_connection_pool=True)
-            self._bus = Bus(database, client)
+            self._bus = Bus(database, client, linger=self._linger)
             held.push_async_callback(self._bus.aclose)
             self._held = held.pop_all()
         return self
@@ -126,12 +131,37 @@ class Outlet:
                 results[index] = Accepted(index, one.event_id, one.source, one.id, one.status, one.error)
         return [one for one in results if one is not None]
 
-    async def _enter(self, events: Sequence[Event]) -> list[Accepted]:
+    @asynccontextmanager
+    async def transaction(self, connection: Connection) -> AsyncIterator[Outbox]:
+        """Publish inside the caller's own transaction: its change and the events are committed together, or neither is.
+
+        The connection's login must be a member of ``penstock_gateway``, on the database that holds the ledger. Events
+        go onto their queues after the commit. Within an outer transaction this is a savepoint, and the commit is not
+        seen here: then the sweeper finds the events, about ten seconds after it. So it does when this process dies.
+
+        Args:
+            connection: an asyncpg connection of the caller's; its role, search path and codecs stay as they are.
+
+        Yields:
+            What publishes on it.
+        """
+        bus = self._open_bus()
+        outbox = Outbox(self.tenant, connection, self._event)
+        async with connection.transaction():
+            yield outbox
+        if not connection.is_in_transaction():
+            await bus.push(outbox.committed)
+
+    def _open_bus(self) -> Bus:
         if self._bus is None:
             raise RuntimeError("use the producer inside `async with`")
+        return self._bus
+
+    async def _enter(self, events: Sequence[Event]) -> list[Accepted]:
+        bus = self._open_bus()
         async for attempt in stamina.retry_context(on=Unavailable, attempts=ATTEMPTS, timeout=TIMEOUT):
             with attempt:
-                return await self._bus.publish(self.tenant, events)
+                return await bus.publish(self.tenant, events)
         raise AssertionError("stamina raises when it gives up")
 
     def _event(self, given: Mapping[str, Any]) -> Event:
@@ -147,14 +177,8 @@ class Outlet:
         self, kind: str, data: dict[str, Any], attributes: Mapping[str, Any], subject: str | None = None
     ) -> Accepted:
         """Publish one event or raise why not; values that are None are left out."""
-        raw: dict[str, Any] = {"type": kind, "data": _present(data), **_present(attributes)}
-        if subject is not None:
-            raw.setdefault("subject", subject)
-        [result] = await self._enter([self._event(raw)])
+        [result] = await self._enter([self._event(raw_event(kind, data, attributes, subject))])
         if result.error is not None:
             raise result.error
         return result
 
-
-def _present(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

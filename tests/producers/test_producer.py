@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from typing import Any
@@ -195,3 +196,26 @@ def test_ids_follow_content_only_where_twice_means_once() -> None:
     assert event_name("query.received", {"question": "x"}, 1) != event_name(
         "query.received", {"question": "x"}, 1
     )
+
+
+async def test_lingering_gathers_calls_that_come_apart(
+    settings: Settings, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a linger, calls from different moments leave in one transaction; each has its own result."""
+    groups: list[int] = []
+    accept_group = Bus._accept_group
+
+    async def counted(self: Bus, offered: Any) -> Any:
+        groups.append(len(offered))
+        return await accept_group(self, offered)
+
+    monkeypatch.setattr(Bus, "_accept_group", counted)
+
+    async def later(producer: Producer, number: int) -> str:
+        for _ in range(number):
+            await asyncio.sleep(0)
+        return (await producer.document_added("books", str(number), "Water.")).status
+
+    async with Producer(tenant=tenant, settings=settings, linger=0.2) as producer:
+        assert {"accepted"} == set(await asyncio.gather(*(later(producer, number) for number in range(40))))
+    assert groups == [40]

@@ -1,9 +1,10 @@
 -- name: accept
 -- Enters events: the caller's key first, then the row, for those whose key was free. Input order does not matter.
+-- JSON comes as text, so that a connection of somebody else's, with codecs of its own, can be used.
 WITH input AS (
   SELECT * FROM unnest(
     $1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::text[],
-    $9::jsonb[], $10::bigint[], $11::jsonb[], $12::timestamptz[], $13::bytea[]
+    $9::text[], $10::bigint[], $11::text[], $12::timestamptz[], $13::bytea[]
   ) AS i (tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at, sha)
 ), keys AS (
   INSERT INTO event_keys (tenant_id, source, id, event_id, data_sha256)
@@ -12,7 +13,7 @@ WITH input AS (
   RETURNING event_id
 )
 INSERT INTO events (tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at)
-SELECT tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at
+SELECT tenant_id, event_id, source, id, type, major, queue, subject, data::jsonb, sequence, attributes::jsonb, expires_at
 FROM input JOIN keys USING (event_id)
 RETURNING event_id
 
