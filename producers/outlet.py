@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +22,7 @@ from schemas.errors import Forbidden, NotFound, PenstockError, Unavailable
 
 SOURCE = "penstock:sdk"
 ROLE = "penstock_gateway"
-MAX_GROUP = 1000
+MAX_GROUP = 500
 ATTEMPTS = 5
 TIMEOUT = 30.0
 
@@ -116,20 +118,37 @@ class Outlet:
                 is safe where the events have ids of their own.
         """
         results: list[Accepted | None] = [None] * len(events)
-        good: list[tuple[int, Event]] = []
-        for index, given in enumerate(events):
-            try:
-                good.append((index, given if isinstance(given, Event) else self._event(given)))
-            except PenstockError as error:
-                assert not isinstance(given, Event)
-                name, source = str(given.get("id", "")), str(given.get("source", self.source))
-                results[index] = Accepted(index, None, source, name, "rejected", error)
-        for start in range(0, len(good), MAX_GROUP):
-            group = good[start : start + MAX_GROUP]
-            entered = await self._enter([event for _, event in group])
-            for (index, _), one in zip(group, entered, strict=True):
-                results[index] = Accepted(index, one.event_id, one.source, one.id, one.status, one.error)
+        entering: asyncio.Task[None] | None = None
+        try:
+            for start in range(0, len(events), MAX_GROUP):
+                # The next group is read while the database writes the last one.
+                good = self._read(events[start : start + MAX_GROUP], start, results)
+                if entering is not None:
+                    await entering
+                entering = asyncio.create_task(self._enter_group(good, results))
+                await asyncio.sleep(0)
+        finally:
+            if entering is not None:
+                await entering
         return [one for one in results if one is not None]
+
+    def _read(
+        self, given: Sequence[Event | Mapping[str, Any]], start: int, results: list[Accepted | None]
+    ) -> list[tuple[int, Event]]:
+        """The events of a group with their places; those that are none have their result already."""
+        good: list[tuple[int, Event]] = []
+        for index, one in enumerate(given, start):
+            try:
+                good.append((index, one if isinstance(one, Event) else self._event(one)))
+            except PenstockError as error:
+                assert not isinstance(one, Event)
+                name, source = str(one.get("id", "")), str(one.get("source", self.source))
+                results[index] = Accepted(index, None, source, name, "rejected", error)
+        return good
+
+    async def _enter_group(self, good: Sequence[tuple[int, Event]], results: list[Accepted | None]) -> None:
+        for (index, _), one in zip(good, await self._enter([event for _, event in good]), strict=True):
+            results[index] = one if one.index == index else replace(one, index=index)
 
     @asynccontextmanager
     async def transaction(self, connection: Connection) -> AsyncIterator[Outbox]:
@@ -181,4 +200,3 @@ class Outlet:
         if result.error is not None:
             raise result.error
         return result
-

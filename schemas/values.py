@@ -28,6 +28,8 @@ def no_nul(text: str) -> str:
     """Refuse what PostgreSQL cannot keep: NUL characters and lone surrogates."""
     if "\x00" in text:
         raise ValueError("contains a NUL character, which cannot be stored")
+    if text.isascii():  # known without looking
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -37,6 +37,15 @@ async def bus(gateway_database: Database, redis_client: redis.asyncio.Redis) -> 
     return Bus(gateway_database, redis_client)
 
 
+def test_the_hash_tells_a_repetition_from_a_reused_id() -> None:
+    """Key order does not matter; other data, another sequence or another subject does."""
+    first = ledger.data_sha256(document(subject="s"))
+    data = {"content": "text", "document_id": "d1", "collection": "c"}
+    assert first == ledger.data_sha256(document(subject="s", data=data))
+    others = [document(subject="s", content="other"), document(subject="s", sequence=1), document()]
+    assert all(first != ledger.data_sha256(other) for other in others)
+
+
 async def test_an_accepted_event_is_in_the_ledger_and_on_its_queue(
     bus: Bus, tenant: str, redis_client: redis.asyncio.Redis, owner_database: Database
 ) -> None:

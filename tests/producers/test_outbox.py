@@ -47,6 +47,14 @@ async def statuses(owner_database: Database, tenant: str) -> list[str]:
     return [row["type"] for row in rows]
 
 
+async def fail_after_saying(producer: Producer, upstream: Connection) -> None:
+    """An upstream's unit of work that breaks after its event."""
+    async with producer.transaction(upstream) as outbox:
+        await upstream.execute("INSERT INTO events VALUES ('page-7')")
+        await outbox.document_added("books", "page-7", "Water.", id="mine")
+        raise ZeroDivisionError
+
+
 async def test_change_and_event_are_committed_together(
     settings: Settings,
     tenant: str,
@@ -55,16 +63,18 @@ async def test_change_and_event_are_committed_together(
     redis_client: redis.asyncio.Redis,
 ) -> None:
     """Nobody sees the event before the caller commits; afterwards it is in the ledger and on its queue."""
-    async with Producer(tenant=tenant, settings=settings) as producer:
-        async with producer.transaction(upstream) as outbox:
-            await upstream.execute("INSERT INTO events VALUES ('page-7')")
-            said = await outbox.document_added("books", "page-7", "Water.", metadata={"lang": "en"})
-            again = await outbox.document_added("books", "page-8", "Fire.", id="mine")
-            assert await statuses(owner_database, tenant) == []
-            assert await redis_client.zcard(QUEUE) == 0
-            # The connection is its owner's again within the transaction.
-            await upstream.execute("INSERT INTO events VALUES ('page-8')")
-            assert await upstream.fetchval("SELECT current_setting('role')") == "none"
+    async with (
+        Producer(tenant=tenant, settings=settings) as producer,
+        producer.transaction(upstream) as outbox,
+    ):
+        await upstream.execute("INSERT INTO events VALUES ('page-7')")
+        said = await outbox.document_added("books", "page-7", "Water.", metadata={"lang": "en"})
+        again = await outbox.document_added("books", "page-8", "Fire.", id="mine")
+        assert await statuses(owner_database, tenant) == []
+        assert await redis_client.zcard(QUEUE) == 0
+        # The connection is its owner's again within the transaction.
+        await upstream.execute("INSERT INTO events VALUES ('page-8')")
+        assert await upstream.fetchval("SELECT current_setting('role')") == "none"
     assert (said.status, again.status) == ("accepted", "accepted")
     assert await statuses(owner_database, tenant) == ["document.added", "document.added"]
     waiting = {name.decode() for name in await redis_client.zrange(QUEUE, 0, -1)}
@@ -78,10 +88,7 @@ async def test_a_rollback_takes_the_event_back(
     """What the caller rolls back was never said, and may be said later under the same id."""
     async with Producer(tenant=tenant, settings=settings) as producer:
         with pytest.raises(ZeroDivisionError):
-            async with producer.transaction(upstream) as outbox:
-                await upstream.execute("INSERT INTO events VALUES ('page-7')")
-                await outbox.document_added("books", "page-7", "Water.", id="mine")
-                raise ZeroDivisionError
+            await fail_after_saying(producer, upstream)
         assert await statuses(owner_database, tenant) == []
         assert await upstream.fetchval("SELECT count(*) FROM events") == 0
         async with producer.transaction(upstream) as outbox:
