@@ -8,6 +8,7 @@ children   the processes that `up` and `demo` start and stop
 local      up, down
 doctor     what is used, and what to change
 operate    status, events, queues
+governor   the pace of calls to the model API
 dead       dead letters
 accounts   tenants, keys, usage
 training   train

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import accounts, client, dead, doctor, local, operate, serve, training
+from cli import accounts, client, dead, doctor, governor, local, operate, serve, training
 from cli.demo import command as demo
 from cli.run import FAILED, INTERRUPTED, stop_with_message
 from schemas.errors import PenstockError
@@ -26,6 +26,7 @@ serve.add_to(app)
 doctor.add_to(app)
 client.add_to(app)
 operate.add_to(app)
+governor.add_to(app)
 dead.add_to(app)
 training.add_to(app)
 accounts.add_to(app)

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -57,14 +58,18 @@ def queue_named(name: str) -> str:
 
 
 async def _status() -> dict[str, Any]:
-    from infra import operations
+    from infra import governor, operations
     from infra.ops import dead_counts, scaling_of
     from infra.queue_insight import insight
 
     async with owner_database() as database, database.connection() as connection, open_client() as client:
         dead = await dead_counts(database)
         queues = [scaling_of(await insight(client, queue), dead.get(queue, 0)) for queue in QUEUES]
-        return {"queues": queues, "events": await operations.counts(connection)}
+        return {
+            "queues": queues,
+            "events": await operations.counts(connection),
+            "models": [asdict(one) for one in await governor.insight(client)],
+        }
 
 
 def status(
@@ -92,6 +97,9 @@ def status(
                     as_json=False,
                     empty="No unfinished or dead events.",
                 )
+                for one in found["models"]:
+                    if one["paused"]:
+                        typer.echo(f"\nCalls to {one['model']} are paused: {one['paused']}")
             if not watch:
                 return
             await asyncio.sleep(1)

@@ -11,6 +11,8 @@ sweeper         pushes what a crash or an emptied Redis left behind
 wire            JSON on the wire; never pickle
 queue_insight   what a queue holds, in one cheap call
 llm             the model API
+governor        the pace of all processes' calls to it
+governor_rules  who goes first, and what a reply says of limits
 budget          the one door before every paid call
 budget_rules    whether a call fits into the limits
 budget_book     what calls cost, added up and written

@@ -8,7 +8,7 @@ the engine waits better than a client does.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from infra.governor import Governor, Permit
+from infra.governor_rules import Priority
 from infra.llm_errors import api_error, status_error, translated
 from infra.llm_replies import Delta, Embedded, Reply, StreamReader, read_embeddings, read_reply
 from schemas.errors import CallFailed, Misconfigured, Refused, Unavailable
@@ -28,6 +30,7 @@ __all__ = [
     "Embedded",
     "ModelApi",
     "ModelInfo",
+    "Priority",
     "Reply",
     "api_error",
     "open_client",
@@ -94,15 +97,21 @@ async def open_client(
 class ModelApi:
     """An OpenAI-compatible server: embeddings, chat, streams, and what is known of a model."""
 
-    __slots__ = ("_client",)
+    __slots__ = ("_client", "_governor")
 
-    def __init__(self, client: AsyncOpenAI) -> None:
-        """Speak through a client that somebody else opened."""
+    def __init__(self, client: AsyncOpenAI, governor: Governor | None = None) -> None:
+        """Speak through a client that somebody else opened; at the pace of the governor, if there is one."""
         self._client = client
+        self._governor = governor
 
     @classmethod
     def open(
-        cls, base_url: str | None, api_key: str | None, *, timeout: float = 60.0
+        cls,
+        base_url: str | None,
+        api_key: str | None,
+        *,
+        timeout: float = 60.0,
+        governor: Governor | None = None,
     ) -> AbstractAsyncContextManager[Self]:
         """Open a connection pool to a server; see `open_client`.
 
@@ -113,17 +122,33 @@ class ModelApi:
         @asynccontextmanager
         async def opened() -> AsyncIterator[Self]:
             async with open_client(base_url, api_key, timeout=timeout) as client:
-                yield cls(client)
+                yield cls(client, governor)
 
         return opened()
 
-    async def embed(self, texts: Sequence[str], *, model: str, dimensions: int) -> Embedded:
+    def _call(self, model: str, tokens: int, priority: Priority) -> AbstractAsyncContextManager[Permit]:
+        """Wait for the governor, if there is one."""
+        if self._governor is None:
+            return nullcontext(Permit("", tokens))
+        return self._governor.call(model, tokens, priority)
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str,
+        dimensions: int,
+        priority: Priority = Priority.QUESTION,
+        tokens: int | None = None,
+    ) -> Embedded:
         """Embed up to 2048 texts, none of them empty, in one call.
 
         Args:
             texts: what to embed; the provider's limits on tokens are the caller's to keep.
             model: the embedding model, as the provider names it.
             dimensions: the width asked for; the reply is held against it.
+            priority: who goes first when the provider's limits are reached.
+            tokens: of all texts, where the caller has estimated them.
 
         Returns:
             vectors: float32[n, dimensions], unit length, in the order of the texts.
@@ -132,12 +157,17 @@ class ModelApi:
             CallFailed: the reply is not what was asked for; `field` names the input where it is known.
             PenstockError: see `infra.llm_errors`. A Refused of many texts is for the caller to divide.
         """
-        with translated():
-            reply = await self._client.embeddings.with_raw_response.create(
-                input=list(texts), model=model, dimensions=dimensions, encoding_format="base64"
-            )
-            body = reply.http_response.content
-        return read_embeddings(body, count=len(texts), dimensions=dimensions)
+        estimated = sum(map(len, texts)) // 4 if tokens is None else tokens
+        async with self._call(model, estimated, priority) as permit:
+            with translated():
+                reply = await self._client.embeddings.with_raw_response.create(
+                    input=list(texts), model=model, dimensions=dimensions, encoding_format="base64"
+                )
+                body = reply.http_response.content
+            permit.heard(reply.http_response.headers)
+            embedded = read_embeddings(body, count=len(texts), dimensions=dimensions)
+            permit.used = embedded.tokens
+        return embedded
 
     async def chat(
         self,
@@ -147,6 +177,7 @@ class ModelApi:
         response_format: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
+        priority: Priority = Priority.QUESTION,
     ) -> Reply:
         """Ask for one whole reply.
 
@@ -155,11 +186,13 @@ class ModelApi:
             Refused: the provider's content filter cut it off, or the request is not acceptable.
             PenstockError: see `infra.llm_errors`.
         """
-        with translated():
-            reply = await self._client.chat.completions.with_raw_response.create(
-                **_request(messages, model, response_format, max_tokens, temperature)
-            )
-            body = reply.http_response.content
+        async with self._call(model, _expected(messages, max_tokens), priority) as permit:
+            with translated():
+                reply = await self._client.chat.completions.with_raw_response.create(
+                    **_request(messages, model, response_format, max_tokens, temperature)
+                )
+                body = reply.http_response.content
+            permit.heard(reply.http_response.headers)
         return read_reply(body)
 
     async def stream(
@@ -182,12 +215,17 @@ class ModelApi:
         """
         reader = StreamReader()
         request = _request(messages, model, response_format, max_tokens, temperature)
-        with translated():
-            call = self._client.chat.completions.with_streaming_response.create(
-                **request, stream=True, stream_options={"include_usage": True}
-            )
-            response = await call.__aenter__()
-        try:
+        async with (
+            self._call(model, _expected(messages, max_tokens), Priority.QUESTION) as permit,
+            AsyncExitStack() as held,
+        ):
+            with translated():
+                response = await held.enter_async_context(
+                    self._client.chat.completions.with_streaming_response.create(
+                        **request, stream=True, stream_options={"include_usage": True}
+                    )
+                )
+            permit.heard(response.http_response.headers)
             try:
                 with translated():
                     async for chunk in response.http_response.aiter_bytes():
@@ -198,8 +236,6 @@ class ModelApi:
             except Unavailable as error:
                 raise CallFailed(f"the stream was cut: {error.message}") from None
             yield reader.finish()
-        finally:
-            await call.__aexit__(None, None, None)
 
     async def model(self, name: str) -> ModelInfo | None:
         """What the provider says of a model; None when it does not exist or is not ours to use.
@@ -226,6 +262,11 @@ def _model_info(name: str, body: Any) -> ModelInfo:
         owned_by=owner if isinstance(owner, str) else None,
         shutdown_date=date.fromisoformat(ends[:10]) if isinstance(ends, str) and ends else None,
     )
+
+
+def _expected(messages: Messages, max_tokens: int | None) -> int:
+    """Tokens that a chat call counts for at the provider: the prompt's, estimated, and all that may come back."""
+    return sum(len(str(message.get("content") or "")) for message in messages) // 4 + (max_tokens or 256)
 
 
 def _request(

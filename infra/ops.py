@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from infra import governor
 from infra.database import Database, queries
 from infra.queue_insight import QueueInsight, insight
 from schemas.errors import PenstockError
@@ -169,7 +171,23 @@ async def _queue_metrics(port: OpsPort) -> bytes:
                 f'penstock_queue_{name}{{queue="{one.queue}"}} {scaling_of(one, dead.get(one.queue, 0))[name]}'
                 for one in found
             ]
+        lines += _governor_metrics(await governor.insight(port.redis))
     return ("\n".join(lines) + "\n").encode() if lines else b""
+
+
+def _governor_metrics(found: Sequence[governor.Insight]) -> list[str]:
+    """The pace of calls to the model API; accounts, which are made from keys, are numbered."""
+    accounts = sorted({one.account for one in found})
+    lines: list[str] = []
+    for name in ("window", "under_way", "blocked", "refusals", "paused"):
+        lines.append(f"# TYPE penstock_model_{name} gauge")
+        lines += [
+            f'penstock_model_{name}{{model="{one.model}",account="{accounts.index(one.account)}"}} '
+            f"{int(one.paused is not None) if name == 'paused' else getattr(one, name):g}"
+            for one in found
+            if re.fullmatch(r"[A-Za-z0-9._:/-]{1,100}", one.model)
+        ]
+    return lines
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -113,6 +113,12 @@ class Settings(BaseSettings):
         None, description="Model that judges in evaluations; no judge unless set."
     )
     model_timeout: float = Field(60.0, gt=0, description="Longest wait for one model call.")
+    model_requests_per_minute: int = Field(
+        0, ge=0, description="Model calls per minute of all processes; 0 believes the provider's headers."
+    )
+    model_tokens_per_minute: int = Field(
+        0, ge=0, description="Tokens per minute of all processes; 0 believes the provider's headers."
+    )
 
     trainer_base_url: str | None = Field(
         None, description="Server of files and fine_tuning.jobs; the model API's unless set."

@@ -22,6 +22,7 @@ from infra import wire
 from infra.budget import Budget
 from infra.bus import Bus, open_redis
 from infra.database import Database
+from infra.governor import Governor
 from infra.llm import ModelApi
 from infra.migrate import check_schema
 from infra.ops import OpsPort, Probe, ping_database, ping_redis
@@ -116,7 +117,10 @@ async def open_resources(settings: Settings, pools: Sequence[Pool], held: AsyncE
     if any(pool.calls_models for pool in pools):
         models = await held.enter_async_context(
             ModelApi.open(
-                settings.openai_base_url, settings.need("OPENAI_API_KEY"), timeout=settings.model_timeout
+                settings.openai_base_url,
+                settings.need("OPENAI_API_KEY"),
+                timeout=settings.model_timeout,
+                governor=Governor.of(client, settings),
             )
         )
     return Resources(settings, database, client, bus, budget, models, worker_id())

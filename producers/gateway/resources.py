@@ -14,6 +14,7 @@ from infra.budget import Budget
 from infra.bus import Bus, open_redis
 from infra.database import Database
 from infra.egress.policy import EgressPolicy
+from infra.governor import Governor
 from infra.limits import TenantLimits
 from infra.llm import ModelApi
 from infra.prices import load_prices
@@ -116,7 +117,7 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         held.push_async_callback(keys.flush_used)
         noting = asyncio.create_task(keys.note_used())
         held.push_async_callback(_end, noting)
-        retriever = await _open_retriever(settings, database, held)
+        retriever = await _open_retriever(settings, database, client, held)
         egress = EgressPolicy.parse(
             settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.proxy_url
         )
@@ -146,7 +147,9 @@ async def open_gateway(settings: Settings) -> AsyncIterator[Gateway]:
         )
 
 
-async def _open_retriever(settings: Settings, database: Database, held: AsyncExitStack) -> Retriever | None:
+async def _open_retriever(
+    settings: Settings, database: Database, client: redis.asyncio.Redis, held: AsyncExitStack
+) -> Retriever | None:
     if settings.openai_api_key is None:
         return None
     models = await held.enter_async_context(
@@ -154,6 +157,7 @@ async def _open_retriever(settings: Settings, database: Database, held: AsyncExi
             settings.openai_base_url,
             settings.openai_api_key.get_secret_value(),
             timeout=settings.model_timeout,
+            governor=Governor.of(client, settings),
         )
     )
     budget = await held.enter_async_context(

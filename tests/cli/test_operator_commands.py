@@ -8,7 +8,10 @@ import redis.asyncio
 
 from infra.bus import Bus
 from infra.database import Database
+from infra.governor import Governor
+from infra.governor_rules import Priority
 from schemas.envelope import parse_event
+from schemas.errors import PoolPaused
 from tests.cli.commands import Penstock
 
 
@@ -49,6 +52,22 @@ def test_a_tenant_and_its_keys_are_made_listed_and_taken_back(penstock: Penstock
     assert row["revoked_at"] is not None
     assert penstock.json("tenants", "suspend", name)["suspended_at"] is not None
     assert penstock.json("tenants", "suspend", name, "--resume")["suspended_at"] is None
+
+
+async def test_a_pause_of_the_model_api_is_shown_and_ended(
+    penstock: Penstock, redis_client: redis.asyncio.Redis
+) -> None:
+    """The reason stands in `governor show` and in `status`; `governor resume` lets calls go on."""
+    governor = Governor(redis_client, "account")
+    reason = PoolPaused("the model API refused the key (401)", fix="set a valid key")
+    with pytest.raises(PoolPaused):
+        async with governor.call("some-model", 1, Priority.INGEST):
+            raise reason
+    [shown] = penstock.json("governor", "show")
+    assert ("some-model", reason.message) == (shown["model"], shown["paused"])
+    assert reason.message in penstock.run("status").stdout
+    assert "ended 1" in penstock.run("governor", "resume").stdout
+    assert [None] == [one["paused"] for one in penstock.json("status")["models"]]
 
 
 def test_a_tenant_is_made_once(penstock: Penstock) -> None:

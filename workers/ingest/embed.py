@@ -16,7 +16,7 @@ from infra import vectors
 from infra.budget import Budget, Reservation
 from infra.coalesce import Coalescer
 from infra.database import Database, queries
-from infra.llm import ModelApi
+from infra.llm import ModelApi, Priority
 from schemas.errors import CallFailed, PenstockError, PoolPaused, Refused, Unavailable, Uncharged
 from workers.ingest.bisect import Outcome, blamed, divide
 from workers.ingest.chunk import Chunk
@@ -182,11 +182,15 @@ class Embedder:
         """One packed request, divided only when the provider refuses some of its texts."""
 
         async def once(part: Sequence[Text]) -> Sequence[Vector]:
+            estimated = sum(text.tokens for text in part)
             embedded = await self._models.embed(
-                [text.text for text in part], model=space.model, dimensions=space.dimensions
+                [text.text for text in part],
+                model=space.model,
+                dimensions=space.dimensions,
+                priority=Priority.INGEST,
+                tokens=estimated,
             )
             wires = vectors.to_wire(embedded.vectors)
-            estimated = sum(text.tokens for text in part)
             each = (embedded.tokens or estimated) / estimated
             return [Vector(wire, text.tokens * each) for wire, text in zip(wires, part, strict=True)]
 

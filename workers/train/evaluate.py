@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from infra.database import Connection, queries
+from infra.llm import Priority
 from schemas.errors import CallFailed, PenstockError, Refused, Unavailable, Uncharged
 from schemas.work import Publication
 from workers.handling import Later, Outcome
@@ -119,7 +120,7 @@ async def _answer(wing: Wing, run: Run, question: _Question) -> Answer:
     )
     began = time.monotonic()
     try:
-        reply = await wing.models.chat(held.prompt, model=model)
+        reply = await wing.models.chat(held.prompt, model=model, priority=Priority.BACKGROUND)
     except (Refused, Uncharged, Unavailable):
         await budget.release(reservation)
         raise

@@ -11,6 +11,7 @@ from uuid import UUID
 import numpy as np
 
 from infra.database import Connection, queries
+from infra.llm import Priority
 from schemas.errors import Refused, Unavailable, Uncharged
 from schemas.states import RunState
 from schemas.work import Publication
@@ -150,7 +151,10 @@ async def _embed(wing: Wing, run: Run, texts: Sequence[str]) -> np.ndarray[Any, 
     )
     try:
         embedded = await wing.models.embed(
-            cut, model=settings.embed_model, dimensions=settings.embed_dimensions
+            cut,
+            model=settings.embed_model,
+            dimensions=settings.embed_dimensions,
+            priority=Priority.BACKGROUND,
         )
     except (Refused, Uncharged, Unavailable):
         await budget.release(reservation)

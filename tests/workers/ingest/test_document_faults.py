@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pydoc_data.topics import topics
 
 import asyncpg
 import pytest
 
+from infra.governor import Governor, insight, resume
+from infra.llm import ModelApi
 from infra.local.model.faults_client import Faults
 from infra.prices import ModelPrice
 from tests.conftest import Stack
+from tests.drive import Drive
 from tests.workers.ingest.shelf import Shelf
 
 DEAD_AFTER = 8
@@ -71,6 +75,35 @@ async def test_a_refused_text_fails_alone(shelf: Shelf, faults: Faults) -> None:
     assert ("d17", "refused") == (said["document_id"], said["error"]["code"])
     assert await faults.requests("embeddings") < 40
     await shelf.check()
+
+
+@pytest.mark.parametrize("kind", ["insufficient_quota", "401"])
+async def test_a_pool_without_quota_or_key_waits_and_fails_no_document(
+    shelf: Shelf, faults: Faults, kind: str
+) -> None:
+    """Two calls at the most find it out; forty documents wait without a charge, and go on when it is mended."""
+    resources = shelf.drive.resources
+    async with (
+        ModelApi.open(
+            resources.settings.openai_base_url,
+            resources.settings.need("OPENAI_API_KEY"),
+            governor=Governor(resources.redis, shelf.tenant),
+        ) as models,
+        Drive.open(replace(resources, models=models), shelf.drive.owner) as drive,
+    ):
+        await drive.use("ingest")
+        events = [await shelf.publish(f"text {number}", f"d{number}") for number in range(40)]
+        async with faults.during("embeddings", kind):
+            for _ in range(3):
+                await drive.step(shelf.tenant)
+            assert await faults.requests("embeddings") <= 2
+        assert [one.paused for one in await insight(resources.redis) if one.account == shelf.tenant] != [None]
+        assert {("accepted", 0)} == {
+            (row["status"], row["attempts"]) for row in [await drive.event(event) for event in events]
+        }
+        await resume(resources.redis)
+        await drive.settle(shelf.tenant)
+    assert {"done"} == {await shelf.status(event) for event in events}
 
 
 async def test_a_tenant_over_its_budget_waits_and_says_so(shelf: Shelf, faults: Faults) -> None:
