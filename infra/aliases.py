@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from infra.database import Database, queries
 
 DEFAULT_ALIAS = "chat"
-FRESH = 1.0
-"""Seconds for which a look-up is believed."""
+FRESH = 0.5
+"""Seconds for which a look-up is believed: a change is everywhere within a second, the look-up's own time included."""
 AVOIDED = 30.0
 """Seconds for which a tuned model that is gone or failing is not tried again."""
 _MANY = 10_000

@@ -2,7 +2,6 @@
 
     penstock:v1:answer:{query}              the number of the attempt that writes now; INCR begins another
     penstock:v1:answer:{query}:{attempt}    its events: retrieved, token, citation, finished
-    penstock:v1:answer:{query}:cancel       somebody asked to stop
 
 Every key has a time to live. Redis only says when to look: that an answer is finished, and what it is, is asked of the
 database, so an emptied Redis, a lost lease or a dead worker delays a follower and never misleads it.
@@ -21,6 +20,7 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
+from infra.answer_stops import cancel_key
 from infra.queue_keys import PREFIX
 
 TTL = 3600
@@ -44,11 +44,6 @@ def pointer_key(query_id: str) -> str:
 def stream_key(query_id: str, attempt: int) -> str:
     """The events of one attempt. Expires an hour after its first event."""
     return f"{PREFIX}answer:{query_id}:{attempt}"
-
-
-def cancel_key(query_id: str) -> str:
-    """Exists when somebody asked to stop. Expires after an hour."""
-    return f"{PREFIX}answer:{query_id}:cancel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,45 +89,29 @@ class AnswerWriter:
         self._attempt = int(attempt)
         return bool(asked)
 
-    async def write(self, event: str, data: Mapping[str, Any]) -> bool:
-        """Append one event.
-
-        Returns:
-            Whether somebody asked to stop.
-        """
+    async def write(self, event: str, data: Mapping[str, Any]) -> None:
+        """Append one event."""
         if not self._attempt:
-            return False
+            return
         self._written += 1
         key = stream_key(self._query_id, self._attempt)
+        fields: dict[Any, Any] = {"event": event, "data": orjson.dumps(data)}
         try:
+            if self._written > 1:
+                await self._client.xadd(key, fields, id=f"{self._written}-0")
+                return
             async with self._client.pipeline(transaction=True) as pipe:
-                pipe.xadd(key, {"event": event, "data": orjson.dumps(data)}, id=f"{self._written}-0")
-                if self._written == 1:
-                    pipe.expire(key, TTL)
-                pipe.exists(cancel_key(self._query_id))
-                return bool((await pipe.execute())[-1])
+                pipe.xadd(key, fields, id=f"{self._written}-0")
+                pipe.expire(key, TTL)
+                await pipe.execute()
         except RedisError as error:
             self._gone(error)
-            return False
-
-    async def stopped(self) -> bool:
-        """Whether somebody asked to stop."""
-        try:
-            return bool(await self._client.exists(cancel_key(self._query_id)))
-        except RedisError as error:
-            self._gone(error)
-            return False
 
     def _gone(self, error: RedisError) -> None:
         self._attempt = 0
         _log.warning(
             "answer_stream.redis_away", error=type(error).__name__, next_step="the answer is not streamed"
         )
-
-
-async def ask_to_stop(client: redis.asyncio.Redis, query_id: str) -> None:
-    """Tell the worker that writes an answer to stop; it looks whenever it streams."""
-    await client.set(cancel_key(query_id), b"1", ex=TTL)
 
 
 async def follow(

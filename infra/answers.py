@@ -8,7 +8,7 @@ from uuid import UUID
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from infra.answer_stream import ask_to_stop
+from infra.answer_stops import ask_to_stop
 from infra.database import Database, queries
 from schemas.errors import Conflict, NotFound
 from schemas.states import AnswerState, sources

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 from uuid import UUID
 
+import asyncpg
+
 from infra import vectors
 from infra.budget import Budget
 from infra.database import Database, queries
@@ -31,6 +33,25 @@ EMBEDDED_BYTES = 8000
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A chunk as a part of a passage."""
+
+    chunk_id: UUID
+    position: int
+    text: str
+    heading: str | None
+    page: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a part begins in a passage's text; it may begin with the end of the part before it."""
+
+    start: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A chunk that was found.
 
@@ -38,6 +59,8 @@ class Passage:
         score: reciprocal-rank fusion of the two searches; orders passages of one search, says nothing by itself.
         similarity: cosine to the question, -1 to 1; None when only words were searched.
         coverage: 0 to 1, the share of the question's words that occur in the chunk, weighed by their rarity.
+        neighbours: the chunks beside it in its document, as far as they were asked for.
+        spans: the chunks that `text` is made of, where it was merged from several.
     """
 
     chunk_id: UUID
@@ -53,6 +76,8 @@ class Passage:
     score: float
     similarity: float | None
     coverage: float
+    neighbours: Sequence[Part] = ()
+    spans: Sequence[Span] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The passage as `POST …/search` returns it."""
@@ -164,8 +189,12 @@ class Retriever:
         filter: Any = None,  # noqa: A002 - as in search
         top_k: int = 8,
         mode: Mode = "hybrid",
+        around: int = 0,
     ) -> Found:
-        """Find passages in collections that were looked up; arguments and errors as for `search`."""
+        """Find passages in collections that were looked up; arguments and errors as for `search`.
+
+        Args beyond those: `around`, how many chunks before and behind each passage come with it as `neighbours`.
+        """
         _check(question, top_k, mode)
         condition = compile_filter(filter)
         spaces: dict[tuple[int, str, int], list[str]] = defaultdict(list)
@@ -180,13 +209,21 @@ class Retriever:
             embedded = time.monotonic()
             async with self.database.transaction(tenant_id, readonly=True) as connection:
                 rows = await connection.fetch(
-                    queries("retrieval").search, names, space_id, vector, question, mode, top_k, condition
+                    queries("retrieval").search,
+                    names,
+                    space_id,
+                    vector,
+                    question,
+                    mode,
+                    top_k,
+                    condition,
+                    around,
                 )
             timings = {
                 "embed": (embedded - started) * 1000,
                 "search": (time.monotonic() - embedded) * 1000,
             }
-            return Found([Passage(**row) for row in rows], tokens, model if tokens else None, timings)
+            return Found([_passage(row) for row in rows], tokens, model if tokens else None, timings)
 
         found = await asyncio.gather(*(within(*space, names) for space, names in spaces.items()))
         return _merged(found, top_k)
@@ -206,6 +243,12 @@ class Retriever:
             raise
         await self.budget.settle(reservation, embedded.tokens)
         return vectors.to_wire(embedded.vectors)[0], embedded.tokens
+
+
+def _passage(row: asyncpg.Record) -> Passage:
+    known = dict(row)
+    beside = [Part(UUID(one.pop("chunk_id")), **one) for one in known.pop("beside") or ()]
+    return Passage(**known, neighbours=beside)
 
 
 def _check(question: str, top_k: int, mode: str) -> None:

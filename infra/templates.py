@@ -40,6 +40,7 @@ class TemplateBody(BaseModel):
         max_prompt_tokens: what is sent never exceeds this, by our own high estimate.
         max_answer_tokens: what comes back.
         few_shot: approved examples that are shown to a base model, at most.
+        neighbours: chunks before and behind each passage that are shown with it, where they fit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
@@ -48,6 +49,7 @@ class TemplateBody(BaseModel):
     max_prompt_tokens: Annotated[int, Field(ge=500, le=200_000)] = 8_000
     max_answer_tokens: Annotated[int, Field(ge=16, le=32_000)] = 800
     few_shot: Annotated[int, Field(ge=0, le=16)] = 3
+    neighbours: Annotated[int, Field(ge=0, le=4)] = 1
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.retrieval import Passage
+from infra.retrieval import Part, Passage
 from workers.answer.quotes import Support, find_quote, find_support, split_sentences
 
 UNKNOWN_PASSAGE = "no such passage was supplied"
@@ -38,18 +38,36 @@ class Citation:
     strength: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The citation as it is stored and sent."""
+        """The citation as it is stored and sent: with the chunk in which the quote stands."""
+        chunk, quote = place(self.passage, self.quote)
         return {
             "marker": self.marker,
             "document_id": self.passage.document_id,
-            "chunk_id": str(self.passage.chunk_id),
+            "chunk_id": str(chunk.chunk_id),
             "collection": self.passage.collection,
-            "quote": self.quote,
-            "heading": self.passage.heading,
-            "page": self.passage.page,
+            "quote": quote,
+            "heading": chunk.heading,
+            "page": chunk.page,
             "title": self.passage.title,
             "score": round(self.passage.score, 6),
         }
+
+
+def place(passage: Passage, quote: str) -> tuple[Part, str]:
+    """The chunk in which a span of a passage stands, and what of the span stands there: the longest piece."""
+    own = Part(passage.chunk_id, passage.position, passage.text, passage.heading, passage.page)
+    for span in passage.spans:
+        if quote in span.part.text:
+            return span.part, quote
+    begin = passage.text.find(quote)
+    end = begin + len(quote)
+    borders = [*(span.start for span in passage.spans), len(passage.text)]
+    pieces = [
+        (passage.text[max(begin, span.start) : min(end, after)].strip(), span.part)
+        for span, after in zip(passage.spans, borders[1:], strict=True)
+    ]
+    longest, chunk = max(pieces, key=lambda piece: len(piece[0]), default=(quote, own))
+    return chunk, longest
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """A prompt goes to the model here; its words go on to the answer's stream, and the whole of them to be verified.
 
 When a tuned model is gone or failing, its base model takes over within the same attempt of the event: followers are
-told to start over. Nothing is called after the deadline, and a call that somebody withdrew is ended.
+told to start over. Whoever cancels `generate` (the deadline, a withdrawal) ends the call.
 """
 
 from __future__ import annotations
@@ -24,15 +24,9 @@ from workers.answer.sanitize import Sanitizer, addresses_in
 
 FLUSH = 0.03
 """Seconds between two writes to the stream; the first word is written at once."""
-LOOK = 0.5
-"""Seconds between two looks whether the question was withdrawn, where nothing is streamed."""
 NOT_THE_MODEL = frozenset({"context_length_exceeded", "content_filter"})
 """Refusals that another model would repeat."""
 _log = structlog.get_logger("penstock.answer")
-
-
-class StoppedError(Exception):
-    """The question was withdrawn while it was being answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +87,6 @@ class Generator:
         """Have a prompt answered, by the alias's model or its base.
 
         Raises:
-            StoppedError: the question was withdrawn.
             PenstockError: no model answered.
         """
         resolved = call.resolved
@@ -168,17 +161,10 @@ class Generator:
     @staticmethod
     async def _flush(call: Call, writer: AnswerWriter, progress: _Progress, *, now: bool) -> None:
         moment = time.monotonic()
-        if call.streamed:
-            due = progress.waiting and (now or moment - progress.flushed_at >= FLUSH)
-            if due:
-                progress.flushed_at = moment
-                text, progress.waiting = progress.waiting, ""
-                if await writer.write("token", {"text": text}):
-                    raise StoppedError
-        elif moment - progress.flushed_at >= LOOK:
+        if call.streamed and progress.waiting and (now or moment - progress.flushed_at >= FLUSH):
             progress.flushed_at = moment
-            if await writer.stopped():
-                raise StoppedError
+            text, progress.waiting = progress.waiting, ""
+            await writer.write("token", {"text": text})
 
     async def _give_up(self, reservation: Reservation, error: BaseException, progress: _Progress) -> None:
         """Book a call that brought no answer: what may have been paid for is waste."""

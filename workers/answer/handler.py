@@ -11,6 +11,7 @@ from typing import cast
 import structlog
 
 from infra.aliases import Aliases
+from infra.answer_stops import StopWatch
 from infra.answer_stream import AnswerWriter
 from infra.answers import CANCELLED
 from infra.database import Connection
@@ -28,7 +29,7 @@ from workers.answer.clock import Clock
 from workers.answer.condense import condense
 from workers.answer.examples import ExampleShelves
 from workers.answer.gate import relevant
-from workers.answer.generate import StoppedError
+from workers.answer.prompt import check_room
 from workers.answer.result import Result, failed, write, write_dead
 from workers.answer.structured import check_schema
 from workers.answer.writing import Asked, Author, Task
@@ -50,7 +51,12 @@ class Answerer:
         self._templates = Templates(resources.database)
         self._shelves = ExampleShelves(resources.database)
         self._cache = AnswerCache(resources.database)
+        self._stops = StopWatch(resources.redis)
         self._author = Author(resources, models, self._aliases, self._shelves)
+
+    async def aclose(self) -> None:
+        """Watch no more questions."""
+        await self._stops.aclose()
 
     async def handle(self, work: Work) -> Outcome:
         """Answer one question."""
@@ -81,22 +87,21 @@ class Answerer:
     async def _within_deadline(
         self, work: Work, query: QueryReceived, writer: AnswerWriter, clock: Clock
     ) -> Result:
-        """Answer as long as somebody waits, and no longer."""
+        """Answer as long as somebody waits, and no longer: until the deadline, or until the question is withdrawn."""
         left = None if work.expires_at is None else (work.expires_at - datetime.now(UTC)).total_seconds()
         if left is not None and left <= 0:
             return failed(EXPIRED)
         if await writer.begin():
             return failed(CANCELLED)
         limit = asyncio.timeout(left)
-        try:
-            async with limit:
-                return await self._answer(work, query, writer, clock)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return failed(EXPIRED, timings_ms=clock.shown())
-        except StoppedError:
-            return failed(CANCELLED, timings_ms=clock.shown())
+        with self._stops.over(str(work.event_id), limit) as watched:
+            try:
+                async with limit:
+                    return await self._answer(work, query, writer, clock)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                return failed(CANCELLED if watched.stopped else EXPIRED, timings_ms=clock.shown())
 
     async def _answer(self, work: Work, query: QueryReceived, writer: AnswerWriter, clock: Clock) -> Result:
         tenant = work.tenant_id
@@ -122,13 +127,20 @@ class Answerer:
         """Search, weigh the evidence, and have it answered."""
         query, tenant = asked.query, asked.work.tenant_id
         question = query.question
+        # Before anything is paid: what cannot fit into a prompt cannot be answered.
+        check_room(asked.template.body, question)
         if query.history:
             question = await condense(
                 self._models, self._resources.budget, tenant, asked.resolved.base, query.history, question
             )
             clock.lap("condense")
         found = await self._retriever.find(
-            tenant, asked.collections, question, filter=query.filter, top_k=query.top_k
+            tenant,
+            asked.collections,
+            question,
+            filter=query.filter,
+            top_k=query.top_k,
+            around=asked.template.body.neighbours,
         )
         clock.lap("retrieve")
         clock.note(found.timings_ms)

@@ -28,4 +28,7 @@ async def open_handlers(resources: Resources) -> HandlersIterator:
     handlers: Mapping[str, HandlerSpec] = {
         "query.received": HandlerSpec(answerer.handle, on_dead=answerer.on_dead, max_attempts=MAX_ATTEMPTS)
     }
-    yield handlers
+    try:
+        yield handlers
+    finally:
+        await answerer.aclose()

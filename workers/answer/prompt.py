@@ -1,13 +1,13 @@
 """A question, its passages and examples pass through here and leave as messages within the template's token budget.
 
-What does not fit is left out in this order: examples, then passages from the least relevant on, then the end of the
-only passage that is left. What was left out is recorded with the answer.
+What does not fit is left out in this order: neighbours of passages, examples, then passages from the least relevant
+on, then the end of the only passage that is left. What was left out is recorded with the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infra.retrieval import Passage
 from infra.templates import TemplateBody
@@ -44,29 +44,38 @@ class Prompt:
 
 
 def build_prompt(
-    body: TemplateBody, question: str, passages: Sequence[Passage], examples: Sequence[Example] = ()
+    body: TemplateBody,
+    question: str,
+    passages: Sequence[Passage],
+    examples: Sequence[Example] = (),
+    *,
+    wide: Sequence[Passage] = (),
 ) -> Prompt:
     """Lay out a prompt.
+
+    Args:
+        body: the template.
+        question: what is asked.
+        passages: the evidence, best first.
+        examples: shown as turns, the most alike last.
+        wide: the same passages with their neighbours, to be shown where they fit.
 
     Raises:
         TooLarge: template and question alone exceed the budget.
     """
     asked = f"Question: {defuse(question)}"
-    blocks = [fence(number, passage) for number, passage in enumerate(passages, 1)]
     shown = list(examples[: body.few_shot])
+    most = wide or passages
+    blocks = [fence(number, passage) for number, passage in enumerate(most, 1)]
     whole = _messages(body.system, blocks, asked, shown)
     size = sum(len(message["content"].encode()) + MESSAGE_OVERHEAD for message in whole)
     if size <= body.max_prompt_tokens:
         # No token is shorter than a byte: there is nothing to estimate.
-        return Prompt(whole, passages, size, {})
+        return Prompt(whole, most, size, {})
 
-    room = body.max_prompt_tokens - _cost(body.system) - _cost(asked)
-    if room < (SHORTEST if passages else 0):
-        raise TooLarge(
-            f"template and question exceed the template's {body.max_prompt_tokens} tokens",
-            field="question",
-            fix="shorten the question, or raise max_prompt_tokens of the template",
-        )
+    room = check_room(body, question, SHORTEST if passages else 0)
+    if wide:
+        blocks = [fence(number, passage) for number, passage in enumerate(passages, 1)]
     kept, room, cut = _fitting(blocks, passages, room)
     fitting: list[Example] = []
     for example in shown:
@@ -74,17 +83,67 @@ def build_prompt(
         if cost <= room:
             fitting.append(example)
             room -= cost
+    supplied = list(passages[: len(kept)])
+    narrow, room = _widen(kept, supplied, wide, room)
     dropped = {
         "passages": len(passages) - len(kept),
         "passage_tokens": cut,
         "examples": len(shown) - len(fitting),
+        "neighbours": narrow,
     }
     return Prompt(
         _messages(body.system, kept, asked, fitting),
-        passages[: len(kept)],
+        supplied,
         body.max_prompt_tokens - room,
         {name: count for name, count in dropped.items() if count},
     )
+
+
+def with_turns(body: TemplateBody, prompt: Prompt, said: str, asked: str) -> Prompt | None:
+    """A prompt with what the model said and what is asked next, within the budget; None when there is no room for it.
+
+    What the model said is cut where it is too long.
+    """
+    spent = sum(_cost(message["content"]) for message in prompt.messages) + len(prompt.passages)
+    room = body.max_prompt_tokens - spent - _cost(asked) - MESSAGE_OVERHEAD
+    if room < SHORTEST:
+        return None
+    shown = cut_to_tokens(said, room)
+    turns = [{"role": "assistant", "content": shown}, {"role": "user", "content": asked}]
+    tokens = spent + _cost(shown) + _cost(asked)
+    return replace(prompt, messages=[*prompt.messages, *turns], tokens=tokens)
+
+
+def check_room(body: TemplateBody, question: str, least: int = SHORTEST) -> int:
+    """The tokens that template and question leave for everything else.
+
+    Raises:
+        TooLarge: fewer than `least`.
+    """
+    room = body.max_prompt_tokens - _cost(body.system) - _cost(f"Question: {defuse(question)}")
+    if room < least:
+        raise TooLarge(
+            f"template and question exceed the template's {body.max_prompt_tokens} tokens",
+            field="question",
+            fix="shorten the question, or raise max_prompt_tokens of the template",
+        )
+    return room
+
+
+def _widen(blocks: list[str], supplied: list[Passage], wide: Sequence[Passage], room: int) -> tuple[int, int]:
+    """Put the neighbours in, the best passage's first; returns how many passages stay without, and the room left."""
+    narrow = 0
+    for place, passage in enumerate(wide[: len(blocks)]):
+        if passage.text == supplied[place].text:
+            continue
+        block = fence(place + 1, passage)
+        more = estimate_tokens(block) - estimate_tokens(blocks[place])
+        if more > room:
+            narrow += 1
+            continue
+        blocks[place], supplied[place] = block, passage
+        room -= more
+    return narrow, room
 
 
 def _fitting(blocks: Sequence[str], passages: Sequence[Passage], room: int) -> tuple[list[str], int, int]:

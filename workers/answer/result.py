@@ -64,6 +64,7 @@ def _refer(marker: int, passage: Passage) -> dict[str, Any]:
         "score": round(passage.score, 6),
         "similarity": None if passage.similarity is None else round(passage.similarity, 4),
         "coverage": round(passage.coverage, 4),
+        **({"chunks": [str(span.part.chunk_id) for span in passage.spans]} if passage.spans else {}),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 
 MESSAGE_OVERHEAD = 8
 """Tokens that a chat message costs besides its text."""
@@ -35,6 +36,16 @@ def cut_to_tokens(text: str, limit: int) -> str:
 
 
 def _cost_of_run(run: str) -> int:
+    return _cost_of_word(run) if len(run) < _LONG_RUN else _cost(run)
+
+
+@lru_cache(maxsize=50_000)
+def _cost_of_word(run: str) -> int:
+    """Remembered: the words of a language come again and again."""
+    return _cost(run)
+
+
+def _cost(run: str) -> int:
     if run[0].isspace():
         return 1
     cost = sum(map(_cost_of_piece, _PIECE.findall(run)))

@@ -20,10 +20,11 @@ from schemas.inbound import QueryReceived
 from schemas.states import AnswerState, sources
 from schemas.work import Work
 from workers.answer.clock import Clock
+from workers.answer.context import merge
 from workers.answer.examples import ExampleShelves
 from workers.answer.finishing import Finished, finish_structured, finish_text
 from workers.answer.generate import Call, Generated, Generator
-from workers.answer.prompt import Prompt, build_prompt
+from workers.answer.prompt import Prompt, build_prompt, with_turns
 from workers.answer.result import Result, refer
 from workers.answer.structured import response_format
 from workers.handling import Resources
@@ -86,7 +87,6 @@ class Author:
         """Answer a question from its evidence.
 
         Raises:
-            StoppedError: the question was withdrawn.
             PenstockError: no answer could be made now.
         """
         # The row that shows the state is written while the model is already thinking.
@@ -122,7 +122,8 @@ class Author:
                 task.asked.work.tenant_id, task.asked.resolved.alias, task.question, body.few_shot
             )
         )
-        prompt = build_prompt(body, task.question, task.evidence, examples)
+        narrow, wide = merge(task.evidence)
+        prompt = build_prompt(body, task.question, narrow, examples, wide=wide)
         clock.lap("prompt")
         await writer.write("retrieved", {"passages": refer(prompt.passages)})
         call = Call(
@@ -156,16 +157,14 @@ class Author:
             CallFailed: the second reply is no better.
         """
         assert task.asked.schema is not None
-        turns = [
-            {"role": "assistant", "content": written.generated.text},
-            {"role": "user", "content": _REPAIR.format(fault=error.message)},
-        ]
-        longer = sum(len(turn["content"]) for turn in turns) // 3
-        prompt = replace(
+        prompt = with_turns(
+            task.asked.template.body,
             written.prompt,
-            messages=[*written.prompt.messages, *turns],
-            tokens=written.prompt.tokens + longer,
+            written.generated.text,
+            _REPAIR.format(fault=error.message),
         )
+        if prompt is None:
+            raise error
         again = await self._generator.generate(call, prompt, writer)
         finished = finish_structured(again.text, task.asked.schema, prompt.passages)
         both = replace(

@@ -6,4 +6,4 @@ WHERE c.tenant_id = $1 AND c.name = ANY ($2::text[])
 
 -- name: search
 -- Passages for a question within one embedding space; the tenant is the transaction's.
-SELECT * FROM search_passages($1::text[], $2, $3::halfvec, $4, $5, $6, $7::text::jsonpath)
+SELECT * FROM search_passages($1::text[], $2, $3::halfvec, $4, $5, $6, $7::text::jsonpath, $8)
