@@ -44,6 +44,7 @@ trainer_replies raw replies of the trainer become values
 training_trigger the threshold, counted under a lock
 aliases         which model answers for an alias now
 answers         an answer's row, or what is known before there is one
+answer_stops    withdrawn questions, on their way to the worker that answers them
 answer_stream   tokens, from a worker to whoever follows
 collections     a collection's row, made with its embedding space
 templates       prompt templates, in numbered versions

@@ -7,6 +7,7 @@ cache       the same question again, or at the same time
 gate        no evidence, no paid call
 condense    a follow-up becomes a question of its own
 examples    approved examples for the prompt
+context     hits that touch become one, neighbours come with them
 prompt      messages within a token budget
 fence       passages are data
 tokens      how many tokens, rather too high
