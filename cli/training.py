@@ -56,7 +56,7 @@ def status(
     """List runs, newest first."""
 
     async def find() -> list[dict[str, Any]]:
-        from infra.training_store import list_runs
+        from infra.training_runs import list_runs
 
         async with owner_database() as database:
             return [asdict(run) for run in await list_runs(database, tenant, dataset=dataset, limit=limit)]
@@ -70,7 +70,7 @@ def show(run_id: UUID, tenant: Tenant = DEV, *, as_json: AsJson = False) -> None
     """Show a run: its losses, its evaluation and its timeline."""
 
     async def find() -> dict[str, Any]:
-        from infra.training_store import show_run
+        from infra.training_runs import show_run
 
         async with owner_database() as database:
             return asdict(await show_run(database, tenant, run_id))
@@ -131,13 +131,41 @@ def cancel(run_id: UUID, tenant: Tenant = DEV) -> None:
     """Stop a run; its examples are free again."""
 
     async def act() -> None:
-        from infra.training_store import cancel_run
+        from infra.training_runs import cancel_run
 
         async with owner_database() as database:
             await cancel_run(database, tenant, run_id, actor=ACTOR)
 
     run_async(act())
     typer.echo("the run's next step cancels it")
+
+
+@train_app.command("pause")
+def pause(run_id: UUID, tenant: Tenant = DEV) -> None:
+    """Hold a run, and its job where the trainer can, until it is resumed."""
+
+    async def act() -> None:
+        from infra.training_runs import pause_run
+
+        async with owner_database() as database:
+            await pause_run(database, tenant, run_id, actor=ACTOR)
+
+    run_async(act())
+    typer.echo("the run's next step holds it")
+
+
+@train_app.command("resume")
+def resume(run_id: UUID, tenant: Tenant = DEV) -> None:
+    """Let a run that is held go on."""
+
+    async def act() -> None:
+        from infra.training_runs import resume_run
+
+        async with owner_database() as database:
+            await resume_run(database, tenant, run_id, actor=ACTOR)
+
+    run_async(act())
+    typer.echo("the run's next step goes on")
 
 
 @train_app.command("promote")
@@ -187,7 +215,7 @@ def export(
     """Write the examples of a run as JSONL, byte for byte as the trainer got them."""
 
     async def act() -> None:
-        from infra.training_store import export_run
+        from infra.training_runs import export_run
 
         async with owner_database() as database:
             async for line in export_run(database, tenant, run_id, split.value):

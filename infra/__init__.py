@@ -14,12 +14,14 @@ llm             the model API
 governor        the pace of all processes' calls to it
 governor_rules  who goes first, and what a reply says of limits
 budget          the one door before every paid call
+budget_promises  asks for money, one after the other under a lock
 budget_rules    whether a call fits into the limits
 budget_book     what calls cost, added up and written
 prices          what models cost, from a dated file
 trainer         files and fine-tuning jobs
 trainer_replies  what a trainer says, as plain values
-training_store  datasets, examples and runs, as the CLI and the gateway see them
+training_store  datasets and examples, as the CLI and the gateway see them
+training_runs   runs, as the CLI and the gateway see and steer them
 model_aliases   an alias pointed elsewhere or back by a person
 training_trigger  counts examples, fires a dataset's threshold once
 retrieval       passages for a question, in one round trip

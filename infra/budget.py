@@ -9,56 +9,30 @@ counts as waste.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
 
 import structlog
 
 from infra.budget_book import Account, Book, Total
-from infra.budget_rules import Limits, Spent, find_excess
+from infra.budget_promises import Ask, Reservation, promise_on
+from infra.budget_rules import Limits
 from infra.coalesce import Coalescer
 from infra.database import Connection, Database, queries
 from infra.prices import Prices, Purpose
 from schemas.errors import PenstockError
 from schemas.ids import uuid7
 
+__all__ = ["LIFETIME", "Budget", "Reservation"]
+
 LIFETIME = 900.0
 """Seconds after which an unsettled reservation counts as waste: longer than any single call may take."""
 _REMEMBER = 30.0
 _MANY_TENANTS = 10_000
 _log = structlog.get_logger("penstock.budget")
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """Money promised to one call (or to one training run).
-
-    Attributes:
-        cost: micro-dollars expected.
-        reservation_id: its row in the database; None where no limit applies.
-    """
-
-    tenant_id: str
-    purpose: Purpose
-    model: str
-    tokens_in: int
-    tokens_out: int
-    cost: float
-    reservation_id: UUID | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    reservation: Reservation
-    reservation_id: UUID
-    limits: Limits
-    lifetime: float
 
 
 class Budget:
@@ -88,7 +62,7 @@ class Budget:
         self._linger = linger
         self._limits: dict[str, tuple[float, Limits]] = {}
         self._find_limits: Coalescer[str, Limits] = Coalescer(self._load_limits, limit=500)
-        self._promise: Coalescer[_Ask, Reservation] = Coalescer(self._promise_many, limit=500)
+        self._promise: Coalescer[Ask, Reservation] = Coalescer(self._promise_many, limit=500)
         self._book = Book()
         self._closing = asyncio.Event()
         self._booking = asyncio.Lock()
@@ -130,7 +104,36 @@ class Budget:
         limits = await self.limits(tenant_id)
         if limits.unlimited or cost == 0:
             return reservation
-        return await self._promise(_Ask(reservation, key or uuid7(), limits, lifetime))
+        return await self._promise(Ask(reservation, key or uuid7(), limits, lifetime))
+
+    async def reserve_on(
+        self,
+        connection: Connection,
+        tenant_id: str,
+        purpose: Purpose,
+        model: str,
+        tokens_in: int,
+        *,
+        key: UUID,
+        lifetime: float = LIFETIME,
+    ) -> Reservation:
+        """Promise money within an effect's transaction: it is promised if, and only if, the effect is committed.
+
+        Other promises of the tenant wait until then.
+
+        Raises:
+            BudgetExceeded: nothing was written; the transaction goes on.
+        """
+        cost = self.prices.micros(purpose, model, tokens_in)
+        reservation = Reservation(tenant_id, purpose, model, tokens_in, 0, cost)
+        # Read on this connection: an effect that waits for a second one can starve the pool.
+        [limits] = await self._read_limits(connection, [tenant_id])
+        if limits.unlimited or cost == 0:
+            return reservation
+        [result] = await promise_on(connection, [Ask(reservation, key, limits, lifetime)])
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     async def settle(self, reservation: Reservation, tokens_in: int, tokens_out: int = 0) -> None:
         """Book what the call really used. Returns at once; the row is written with others soon."""
@@ -224,7 +227,15 @@ class Budget:
 
     async def _load_limits(self, tenants: Sequence[str]) -> list[Limits | BaseException]:
         async with self._database.transaction(*sorted(set(tenants)), readonly=True) as connection:
-            rows = await connection.fetch(queries("budget").limits, list(set(tenants)))
+            found = await self._read_limits(connection, tenants)
+        if len(self._limits) > _MANY_TENANTS:
+            self._limits.clear()
+        until = time.monotonic() + _REMEMBER
+        self._limits.update({tenant: (until, own) for tenant, own in zip(tenants, found, strict=True)})
+        return list(found)
+
+    async def _read_limits(self, connection: Connection, tenants: Sequence[str]) -> list[Limits]:
+        rows = await connection.fetch(queries("budget").limits, list(set(tenants)))
         own = {
             row["tenant_id"]: Limits(
                 row["day"] if row["has_day"] else self._default.day,
@@ -232,53 +243,13 @@ class Budget:
             )
             for row in rows
         }
-        if len(self._limits) > _MANY_TENANTS:
-            self._limits.clear()
-        until = time.monotonic() + _REMEMBER
-        for tenant in tenants:
-            self._limits[tenant] = (until, own.get(tenant, self._default))
         return [own.get(tenant, self._default) for tenant in tenants]
 
-    async def _promise_many(self, asks: Sequence[_Ask]) -> list[Reservation | BaseException]:
-        tenants = sorted({ask.reservation.tenant_id for ask in asks})
-        sql = queries("budget")
-        async with self._database.transaction(*tenants) as connection:
-            await connection.execute(sql.lock_tenants, tenants)
-            await connection.execute(sql.expire, tenants)
-            ids = [ask.reservation_id for ask in asks]
-            standing = {row[0] for row in await connection.fetch(sql.standing, tenants, ids)}
-            spent = {
-                row["tenant_id"]: Spent(row["day"], row["month"], row["reserved"])
-                for row in await connection.fetch(sql.spent, tenants)
-            }
-            granted, results = _grant(asks, spent, standing)
-            await connection.execute(sql.promise, *granted)
-        return results
-
-
-def _grant(
-    asks: Sequence[_Ask], spent: dict[str, Spent], standing: set[UUID]
-) -> tuple[list[list[object]], list[Reservation | BaseException]]:
-    """Decide one ask after the other: the columns of the promises to write, and each ask's result."""
-    now = datetime.now(UTC)
-    rows: list[tuple[object, ...]] = []
-    results: list[Reservation | BaseException] = []
-    for ask in asks:
-        wanted = ask.reservation
-        cost = math.ceil(wanted.cost)
-        before = spent[wanted.tenant_id]
-        if ask.reservation_id not in standing:
-            excess = find_excess(ask.limits, before, cost, now)
-            if excess is not None:
-                results.append(excess)
-                continue
-            standing.add(ask.reservation_id)
-            spent[wanted.tenant_id] = Spent(before.day, before.month, before.reserved + cost)
-            rows.append(
-                (wanted.tenant_id, ask.reservation_id, wanted.purpose, wanted.model, cost, ask.lifetime)
-            )
-        results.append(replace(wanted, reservation_id=ask.reservation_id))
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(6)], results
+    async def _promise_many(self, asks: Sequence[Ask]) -> list[Reservation | BaseException]:
+        async with self._database.transaction(
+            *sorted({ask.reservation.tenant_id for ask in asks})
+        ) as connection:
+            return await promise_on(connection, asks)
 
 
 def _account(reservation: Reservation) -> Account:

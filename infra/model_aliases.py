@@ -57,6 +57,7 @@ async def promote_run(
             raise NotFound("there is no such training run", field="run_id")
         if run["model"] is None or run["ended_at"] is None:
             raise Conflict("the training run has no model yet", field="run_id")
+        await connection.execute(queries("train").alias_turn, tenant_id, run["alias"])
         now = await connection.fetchrow(sql.lock_alias, tenant_id, run["alias"])
         previous = default if now is None else now["model"]
         if previous == run["model"]:
@@ -88,6 +89,7 @@ async def rollback_alias(
     """
     sql = queries("training_store")
     async with database.transaction(tenant_id) as connection:
+        await connection.execute(queries("train").alias_turn, tenant_id, alias)
         now = await connection.fetchrow(sql.lock_alias, tenant_id, alias)
         if now is None:
             raise NotFound(f"the alias {alias} has never been changed", field="alias")

@@ -202,6 +202,24 @@ class Trainer:
             return await self.job(job_id)
         return read_job(as_object(body))
 
+    async def pause_job(self, job_id: str) -> None:
+        """Hold a job until it is resumed.
+
+        Raises:
+            Refused: the trainer cannot, or the job has ended.
+        """
+        with translated():
+            await self._client.fine_tuning.jobs.with_raw_response.pause(job_id)
+
+    async def resume_job(self, job_id: str) -> None:
+        """Let a held job go on.
+
+        Raises:
+            Refused: it is not held.
+        """
+        with translated():
+            await self._client.fine_tuning.jobs.with_raw_response.resume(job_id)
+
     async def events(self, job_id: str, known: Callable[[str], bool]) -> list[JobEvent]:
         """Events of a job in the trainer's order, oldest first, back to where nothing new has come for a page.
 

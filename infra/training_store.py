@@ -1,4 +1,4 @@
-"""Datasets, examples and runs as people see and steer them: the CLI and the gateway ask here, workers do the work.
+"""Datasets and examples as people see and steer them: the CLI and the gateway ask here, workers do the work.
 
 What steers may say events (a threshold that is reached by an approval); these come back as `Pushable`s, which the
 caller hands to `Bus.push` after the call, and which the sweeper pushes if the caller dies first.
@@ -6,21 +6,19 @@ caller hands to `Bus.push` after the call, and which the sweeper pushes if the c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import asyncpg
 from pydantic import Field, ValidationError
 
 from infra import outbox
 from infra.database import Database, queries
 from infra.outbox import Said
-from infra.trainer import training_line
 from infra.training_trigger import fire_if_due, lock_dataset
-from schemas.errors import Conflict, NotFound
+from schemas.errors import NotFound
 from schemas.registry import first_problem
 from schemas.states import ExampleState, sources
 from schemas.values import Name, Shape, Text
@@ -31,7 +29,10 @@ MOST = 500
 
 
 class DatasetSettings(Shape):
-    """What can be set of a dataset; what is left out keeps its value, and null lifts an age or a number of epochs."""
+    """What can be set of a dataset; what is left out keeps its value.
+
+    Null lifts an age, a number of epochs, a budget, or the search for near duplicates.
+    """
 
     alias: Name | None = None
     base_model: Annotated[Text, Field(min_length=1, max_length=255)] | None = None
@@ -44,6 +45,11 @@ class DatasetSettings(Shape):
     max_failures: Annotated[int, Field(ge=1, le=1000)] | None = None
     margin: Annotated[float, Field(gt=0, lt=1)] | None = None
     epochs: Annotated[int, Field(ge=1, le=50)] | None = None
+    screening: Literal["quarantine", "redact"] | None = None
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None = None
+    key_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    budget_month: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    collections: Annotated[list[Name], Field(max_length=16)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,51 +72,15 @@ class DatasetView:
     max_failures: int
     margin: float
     epochs: int | None
+    screening: str
+    near_duplicate: float | None
+    key_share: float
+    budget_month: float | None
+    collections: Sequence[str]
     failures: int
     not_before: datetime | None
     created_at: datetime
     examples: Mapping[str, Mapping[str, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class RunView:
-    """A run as people see it; `evaluation` holds the table, whether to promote, and the reason."""
-
-    run_id: UUID
-    dataset: str
-    alias: str
-    base_model: str
-    reason: str
-    status: str
-    examples: int
-    train_examples: int | None
-    validation_examples: int | None
-    holdout_examples: int | None
-    train_tokens: int | None
-    trained_tokens: int | None
-    job_id: str | None
-    job_status: str | None
-    model: str | None
-    estimated_finish: datetime | None
-    cancel_asked_at: datetime | None
-    evaluation: Mapping[str, Any] | None
-    error: Mapping[str, Any] | None
-    started_at: datetime
-    ended_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunStory:
-    """A run with all that happened in it.
-
-    Attributes:
-        losses: (step, training loss, validation loss), in order of the steps.
-        history: every line: at, what, step, train_loss, valid_loss, details.
-    """
-
-    run: RunView
-    losses: Sequence[tuple[int, float | None, float | None]]
-    history: Sequence[Mapping[str, Any]]
 
 
 def read_settings(body: Any) -> dict[str, Any]:
@@ -229,66 +199,3 @@ async def review(
         await connection.execute(sql.audit, tenant_id, actor, "examples.review", dataset, details)
         said = [Said(tenant_id, one) for one in await fire_if_due(connection, locked)]
         return changed, await outbox.write(connection, said)
-
-
-async def list_runs(
-    database: Database,
-    tenant_id: str,
-    *,
-    dataset: str | None = None,
-    before: UUID | None = None,
-    limit: int = 50,
-) -> list[RunView]:
-    """Runs, newest first; go on with the last one's id."""
-    async with database.transaction(tenant_id, readonly=True) as connection:
-        rows = await connection.fetch(
-            queries("training_store").runs, tenant_id, dataset, before, min(limit, MOST)
-        )
-    return [_run_view(row) for row in rows]
-
-
-async def show_run(database: Database, tenant_id: str, run_id: UUID) -> RunStory:
-    """A run with its losses and its history.
-
-    Raises:
-        NotFound: the tenant has no such run.
-    """
-    sql = queries("training_store")
-    async with database.transaction(tenant_id, readonly=True) as connection:
-        row = await connection.fetchrow(sql.run, tenant_id, run_id)
-        if row is None:
-            raise NotFound("there is no such training run", field="run_id")
-        history = [dict(line) for line in await connection.fetch(sql.history, tenant_id, run_id)]
-    measured = [line for line in history if line["step"] is not None and line["train_loss"] is not None]
-    losses = sorted({line["step"]: (line["train_loss"], line["valid_loss"]) for line in measured}.items())
-    return RunStory(_run_view(row), [(step, *pair) for step, pair in losses], history)
-
-
-async def cancel_run(database: Database, tenant_id: str, run_id: UUID, *, actor: str) -> None:
-    """Ask a run to stop; its next step stops the job, and its examples are free again.
-
-    Raises:
-        NotFound: the tenant has no such run.
-        Conflict: it has ended.
-    """
-    sql = queries("training_store")
-    async with database.transaction(tenant_id) as connection:
-        if await connection.fetchrow(sql.run, tenant_id, run_id) is None:
-            raise NotFound("there is no such training run", field="run_id")
-        if await connection.fetchval(sql.ask_cancel, tenant_id, run_id) is None:
-            raise Conflict("the training run has ended", field="run_id")
-        await connection.execute(sql.audit, tenant_id, actor, "training.cancel", str(run_id), {})
-
-
-async def export_run(
-    database: Database, tenant_id: str, run_id: UUID, split: Literal["train", "validation", "holdout"]
-) -> AsyncIterator[bytes]:
-    """The lines of one split of a run, byte for byte as the trainer got them."""
-    async with database.transaction(tenant_id, readonly=True) as connection:
-        rows = await connection.fetch(queries("training_store").run_messages, tenant_id, run_id, split)
-    for row in rows:
-        yield training_line(row["messages"])
-
-
-def _run_view(row: asyncpg.Record) -> RunView:
-    return RunView(**{field.name: row[field.name] for field in fields(RunView)})

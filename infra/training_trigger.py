@@ -6,6 +6,7 @@ exactly once however many workers record and count at the same time. Used by the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,11 @@ class Dataset:
         trigger_at: a threshold's event is under way and acts from then on.
         age_check_at: the same for the oldest example's age.
         countdown: examples that have to come at least before counting again could matter.
+        screening: what becomes of an example with secrets or personal data: ``quarantine`` or ``redact``.
+        near_duplicate: cosine from which two prompts are the same; None looks for none.
+        key_share: of a batch's examples, what one supplier may give at most.
+        budget_month: US dollars for runs per UTC month; None is unlimited.
+        collections: where evaluations retrieve context.
     """
 
     tenant_id: str
@@ -53,6 +59,11 @@ class Dataset:
     trigger_at: datetime | None
     age_check_at: datetime | None
     countdown: int
+    screening: str
+    near_duplicate: float | None
+    key_share: float
+    budget_month: float | None
+    collections: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class Counts:
     """Valid examples of a dataset; each count stops where it is enough.
 
     Attributes:
-        free: not yet part of a run.
+        free: not yet part of a run, without what is beyond their suppliers' share.
         train: of the train split, earlier used ones included.
         holdout: held out.
         running: whether a run is under way.
@@ -130,7 +141,33 @@ async def count(connection: Connection, dataset: Dataset) -> Counts:
         dataset.holdout_minimum,
     )
     assert row is not None
-    return Counts(row["free"], row["train"], row["holdout"], row["running"])
+    free = row["free"]
+    if dataset.key_share < 1:
+        given = await count_suppliers(connection, dataset)
+        cap = fair_cap(given, dataset.key_share)
+        free = sum(min(one, cap) for one in given)
+    return Counts(free, row["train"], row["holdout"], row["running"])
+
+
+async def count_suppliers(connection: Connection, dataset: Dataset) -> list[int]:
+    """How many free examples each supplier gave."""
+    rows = await connection.fetch(queries("train").suppliers, dataset.tenant_id, dataset.name)
+    return [row["examples"] for row in rows]
+
+
+def fair_cap(given: Sequence[int], share: float) -> int:
+    """How many examples each supplier may give so that none gives more than its share of what all give.
+
+    The allowed caps are all those up to the largest: what all give grows ever more slowly with the cap.
+    """
+    low, high = 0, max(given, default=0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if middle <= share * sum(min(one, middle) for one in given):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def find_shortage(dataset: Dataset, counts: Counts) -> Shortage | None:
@@ -163,7 +200,8 @@ def distance(dataset: Dataset, counts: Counts) -> int:
         return dataset.threshold
     needed = [1, dataset.minimum - counts.train, dataset.holdout_minimum - counts.holdout]
     if dataset.max_age_hours is None or dataset.age_check_at is not None:
-        needed.append(dataset.threshold - counts.free)
+        # One more example lets other suppliers give more, where a share bounds them.
+        needed.append(math.ceil((dataset.threshold - counts.free) * dataset.key_share))
     return max(needed)
 
 

@@ -26,6 +26,8 @@ CONTEXT = frozenset(
 )
 TEXT_EXTENSIONS = frozenset({"partitionkey", "dataref", "correlationid", "causationid", "subjectref"})
 MAX_ATTRIBUTE = 1024
+SUPPLIER = "penstockkey"
+"""The extension in which the gateway notes the API key that examples came by, whatever the caller wrote there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from producers.gateway.callbacks import callback_of, callback_prefixes, refusal
 from producers.gateway.idempotency import KeyReused, idempotency_key
 from producers.gateway.modes import Offer, Refused
 from producers.gateway.resources import Gateway, gateway_of
-from schemas.envelope import Event, parse_event
+from schemas.envelope import SUPPLIER, Event, parse_event
 from schemas.errors import Forbidden, IdReused, PenstockError
 from schemas.ids import EventId
 from schemas.registry import EVENT_TYPES
@@ -30,6 +30,7 @@ SCOPES = {
     "training.batch_ready": (Scope.PUBLISH, Scope.TRAIN),
 }
 """Which scopes may publish an event of a type."""
+SUPPLYING = frozenset({"example.recorded", "feedback.received", "training.batch_ready"})
 
 
 def make_event(
@@ -96,7 +97,7 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
     for index, item in enumerate(offer.items):
         error = item.error if isinstance(item, Refused) else _objection(caller, item, prefixes)
         if error is None and isinstance(item, Event):
-            good.append((index, item))
+            good.append((index, _signed(caller, item)))
         else:
             results[index] = Accepted(index, None, item.source, item.id, "rejected", error)
     await _within_limits(gateway, caller, good, results)
@@ -131,6 +132,13 @@ async def _into_ledger(gateway: Gateway, caller: Caller, events: Sequence[Event]
         return await gateway.bus.publish(caller.tenant_id, events)
     finally:
         gateway.pressure.leave(len(events))
+
+
+def _signed(caller: Caller, event: Event) -> Event:
+    """The event with the key that it came by, where a dataset bounds what one key may supply; never the caller's word."""
+    if event.type not in SUPPLYING:
+        return event
+    return replace(event, extensions={**event.extensions, SUPPLIER: caller.key_id})
 
 
 async def _prefixes(gateway: Gateway, caller: Caller, offer: Offer) -> list[str]:

@@ -3,12 +3,16 @@
 pool          what this wing handles
 examples      checks one example as OpenAI's JSONL wants it, and says where it belongs
 screening     secrets and personal data that keep an example out
-intake        example.recorded: an example joins its dataset, and the threshold may fire
+recorded      example.recorded
+admission     examples are screened and embedded before anything is written
+nearness      near duplicates, by embeddings: left out, or kept in one split
+intake        an example joins its dataset, and the threshold may fire
 feedback      feedback.received: a rated or corrected answer becomes a pending example
 batch         training.batch_ready: a run is made and its examples are reserved
 batch_file    examples that came by uri
 runs          a run as the database has it
 advance       training.advance: one step of a run
+money         a run's money is promised
 prepare       collecting, preparing, uploading
 submit        submitted: one paid job, whatever crashes
 own_jobs      a run's jobs, found again by their metadata

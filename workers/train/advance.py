@@ -64,9 +64,16 @@ async def _step(wing: Wing, run: Run, attempt: int) -> Outcome:
         return Done() if run.cleaned_at is not None else await clean_up(wing, run)
     if run.cancel_asked_at is not None and run.state in BEFORE_JOB:
         return ended_without_model(wing, run, RunState.CANCELLED, CANCELLED)
+    if run.pause_asked_at is not None and (run.state in BEFORE_JOB or _may_wait(run)):
+        return Later(wing.resources.settings.train_poll, reason="paused")
     if run.state is RunState.EVALUATING:
         return await evaluate(wing, run, attempt)
     return await STEPS[run.state](wing, run)
+
+
+def _may_wait(run: Run) -> bool:
+    """Whether no job can exist yet: one in doubt is looked for, and held when it is found."""
+    return run.state is RunState.SUBMITTED and run.called_at is None and run.cancel_asked_at is None
 
 
 def _patient(wing: Wing, run: Run, error: Retryable) -> Outcome:

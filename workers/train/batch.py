@@ -13,14 +13,16 @@ from uuid import UUID
 
 import structlog
 
+from infra.budget import Budget
 from infra.database import Connection, queries
 from infra.egress import Egress
-from infra.settings import Settings
 from infra.training_trigger import (
     Counts,
     Dataset,
     Shortage,
     count,
+    count_suppliers,
+    fair_cap,
     find_shortage,
     fire_if_due,
     lock_dataset,
@@ -30,15 +32,18 @@ from infra.training_trigger import (
     reached_threshold,
     set_marks,
 )
-from schemas.errors import PenstockError, Uncharged
+from schemas.errors import BudgetExceeded, PenstockError, Uncharged
 from schemas.ids import uuid7
 from schemas.inbound import TrainingBatchReady
 from schemas.registry import read_data
 from schemas.work import Publication, Work
-from workers.handling import Done, Handle
+from workers.handling import Done, Handle, Resources
+from workers.train.admission import Admission
 from workers.train.batch_file import fetch_examples
 from workers.train.examples import check_example
-from workers.train.intake import Entry, add_entries, screened
+from workers.train.intake import Entry, add_entries, supplier_of
+from workers.train.money import promise
+from workers.train.runs import Run, note, read_run
 
 OURS = "penstock"
 """The source of events that our own effects say."""
@@ -54,7 +59,7 @@ class Batch:
     work: Work
     data: TrainingBatchReady
     entries: Sequence[Entry]
-    base_model: str
+    resources: Resources
 
     @property
     def trigger(self) -> str | None:
@@ -62,7 +67,7 @@ class Batch:
         return self.data.reason if self.work.source == OURS else None
 
 
-def open_batch(settings: Settings, egress: Egress) -> Handle:
+def open_batch(resources: Resources, egress: Egress, admission: Admission) -> Handle:
     """The handler of `training.batch_ready`."""
 
     async def handle(work: Work) -> Done:
@@ -72,18 +77,18 @@ def open_batch(settings: Settings, egress: Egress) -> Handle:
         if data.uri is not None and data.sha256 is not None:
             given = await fetch_examples(egress, data.uri, data.sha256)
         entries = [
-            screened(
-                Entry(
-                    uuid7(),
-                    check_example(example.messages, f"data.examples.{index}.messages"),
-                    weight=example.weight,
-                    source=work.source,
-                    event_id=work.event_id,
-                )
+            Entry(
+                uuid7(),
+                check_example(example.messages, f"data.examples.{index}.messages"),
+                weight=example.weight,
+                source=work.source,
+                event_id=work.event_id,
+                supplier=supplier_of(work),
             )
             for index, example in enumerate(given)
         ]
-        batch = Batch(work, data, entries, settings.train_base_model)
+        entries = await admission.prepare(work.tenant_id, data.dataset, entries)
+        batch = Batch(work, data, entries, resources)
 
         async def effect(connection: Connection) -> Sequence[Publication]:
             return await begin(connection, batch)
@@ -103,11 +108,13 @@ async def begin(connection: Connection, batch: Batch) -> Sequence[Publication]:
     work, name = batch.work, batch.data.dataset
     new = len(batch.entries)
     dataset = (
-        await lock_for_examples(connection, work.tenant_id, name, new, batch.base_model)
+        await lock_for_examples(
+            connection, work.tenant_id, name, new, batch.resources.settings.train_base_model
+        )
         if new
         else await lock_dataset(connection, work.tenant_id, name)
     )
-    await add_entries(connection, work.tenant_id, name, batch.entries)
+    await add_entries(connection, dataset, batch.entries)
     if batch.trigger is not None:
         return await _begin_by_itself(connection, batch, dataset)
     counts = await count(connection, dataset)
@@ -148,7 +155,7 @@ async def _start(connection: Connection, batch: Batch, dataset: Dataset) -> Sequ
     run_id: UUID = work.event_id
     base_model = data.base_model or dataset.base_model
     reason = data.reason or "asked for"
-    await connection.execute(
+    row = await connection.fetchrow(
         queries("train").add_run,
         work.tenant_id,
         run_id,
@@ -158,11 +165,13 @@ async def _start(connection: Connection, batch: Batch, dataset: Dataset) -> Sequ
         reason,
         dataset.margin,
         dataset.epochs,
+        list(dataset.collections),
     )
-    chosen = None if data.example_ids is None else _uuids(data.example_ids)
-    tag = await connection.execute(queries("train").reserve, work.tenant_id, dataset.name, run_id, chosen)
-    reserved = int(tag.rsplit(" ", 1)[-1])
-    await connection.execute(queries("train").set_reserved, work.tenant_id, run_id, reserved)
+    assert row is not None
+    reserved = await _reserve(
+        connection, dataset, run_id, None if data.example_ids is None else _uuids(data.example_ids)
+    )
+    await _promise(connection, batch.resources.budget, dataset, read_run(row))
     await connection.execute(
         queries("train").note, work.tenant_id, run_id, "started", {"reason": reason, "examples": reserved}
     )
@@ -178,6 +187,29 @@ async def _start(connection: Connection, batch: Batch, dataset: Dataset) -> Sequ
         Publication("training.started", started, subject=dataset.name),
         Publication("training.advance", {"run_id": str(run_id)}, subject=str(run_id)),
     ]
+
+
+async def _reserve(
+    connection: Connection, dataset: Dataset, run_id: UUID, chosen: Sequence[UUID] | None
+) -> int:
+    """Reserve free examples, no supplier's beyond its share, and fix what the run is made of."""
+    sql, tenant = queries("train"), dataset.tenant_id
+    shared = dataset.key_share < 1
+    cap = fair_cap(await count_suppliers(connection, dataset), dataset.key_share) if shared else None
+    tag = await connection.execute(sql.reserve, tenant, dataset.name, run_id, chosen, cap)
+    reserved = int(tag.rsplit(" ", 1)[-1])
+    await connection.execute(sql.set_reserved, tenant, run_id, reserved)
+    await connection.execute(sql.fix_examples, tenant, dataset.name, run_id, not shared)
+    return reserved
+
+
+async def _promise(connection: Connection, budget: Budget, dataset: Dataset, run: Run) -> None:
+    """Promise the run's money in the trigger's transaction; where it is too much, the run waits and says for what."""
+    tokens = await connection.fetchval(queries("train").train_tokens, run.tenant_id, run.run_id)
+    try:
+        await promise(connection, budget, dataset, run, tokens)
+    except BudgetExceeded as excess:
+        await note(connection, run, "waits_for_budget", reason=excess.message)
 
 
 def _uuids(texts: Sequence[str]) -> list[UUID]:

@@ -96,6 +96,11 @@ def text_of_message(message: Mapping[str, Any]) -> str:
     return ""
 
 
+def screened_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """All that an example says, the arguments of its tool calls included."""
+    return "\n".join(_text_of(message) for message in messages)
+
+
 def _text_of(message: Mapping[str, Any]) -> str:
     calls = message.get("tool_calls")
     extra = orjson.dumps(calls, option=orjson.OPT_SORT_KEYS).decode() if calls else ""

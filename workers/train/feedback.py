@@ -6,7 +6,9 @@ kept in the ledger only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from infra.database import queries
@@ -17,13 +19,14 @@ from schemas.states import AnswerState, ExampleState
 from schemas.values import Message
 from schemas.work import Work
 from workers.handling import Done, Handle, Resources
+from workers.train.admission import Admission
 from workers.train.examples import check_example
-from workers.train.intake import Entry, record, screened
+from workers.train.intake import Entry, record, supplier_of
 
 DEFAULT_ALIAS = "chat"
 
 
-def open_feedback(resources: Resources) -> Handle:
+def open_feedback(resources: Resources, admission: Admission) -> Handle:
     """The handler of `feedback.received`."""
 
     async def handle(work: Work) -> Done:
@@ -48,27 +51,40 @@ def open_feedback(resources: Resources) -> Handle:
             [Message(role="user", content=answer["question"]), Message(role="assistant", content=text)]
         )
         automatic = dataset is not None and dataset["approval"] == "automatic"
-        entry = screened(
-            Entry(
-                work.event_id,
-                checked,
-                ExampleState.FREE if automatic else ExampleState.PENDING,
-                source=work.source,
-                query_id=data.query_id,
-                event_id=work.event_id,
-            )
+        entry = Entry(
+            work.event_id,
+            checked,
+            ExampleState.FREE if automatic else ExampleState.PENDING,
+            source=work.source,
+            query_id=data.query_id,
+            event_id=work.event_id,
+            supplier=supplier_of(work),
+            lineage=lineage_of(data.query_id, dict(answer), corrected=data.corrected is not None),
         )
+        name = alias if dataset is None else dataset["dataset"]
+        entries = await admission.prepare(work.tenant_id, name, [entry])
         return Done(
             partial(
                 record,
                 work=work,
-                dataset=alias if dataset is None else dataset["dataset"],
+                dataset=name,
                 base_model=resources.settings.train_base_model,
-                entries=[entry],
+                entries=entries,
             )
         )
 
     return handle
+
+
+def lineage_of(query_id: str, answer: Mapping[str, Any], *, corrected: bool) -> dict[str, Any]:
+    """What an example goes back to, kept with it because answers are deleted sooner than examples."""
+    cited = {one["chunk_id"] for one in answer["citations"] if "chunk_id" in one}
+    documents = [
+        {name: one.get(name) for name in ("collection", "document_id", "chunk_id")}
+        | {"cited": one.get("chunk_id") in cited}
+        for one in answer["passages"]
+    ]
+    return {"query_id": query_id, "model": answer["model"], "corrected": corrected, "documents": documents}
 
 
 def _query_id(text: str) -> UUID:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -73,14 +74,27 @@ async def finish(
 
     async def effect(connection: Connection) -> Sequence[Publication]:
         await _complete_grades(connection, run, answers)
-        return await _carry_out(connection, wing, run, verdict)
+        return await _carry_out(connection, wing, run, verdict, {one.model for one in contenders})
 
     return Later(0.0, effect)
 
 
-async def _carry_out(connection: Connection, wing: Wing, run: Run, verdict: Verdict) -> Sequence[Publication]:
+async def _carry_out(
+    connection: Connection, wing: Wing, run: Run, verdict: Verdict, compared: AbstractSet[str]
+) -> Sequence[Publication]:
+    """Switch the alias or leave it.
+
+    Nothing is done where the run was cancelled, or where the alias has come to mean a model that this one was not
+    compared with: the next step sees to it.
+    """
     assert run.model is not None
     sql = queries("train")
+    await connection.execute(sql.alias_turn, run.tenant_id, run.alias)
+    held = await connection.fetchrow(sql.hold_run, run.tenant_id, run.run_id)
+    row = await connection.fetchrow(sql.alias, run.tenant_id, run.alias)
+    previous = wing.resources.settings.chat_model if row is None else row["model"]
+    if held is None or held["cancel_asked_at"] is not None or previous not in compared:
+        return []
     shown = {"table": verdict.table, "promote": verdict.promote, "reason": verdict.reason}
     await connection.execute(sql.set_evaluation, run.tenant_id, run.run_id, shown)
     await note(connection, run, "evaluated", promote=verdict.promote, reason=verdict.reason)
@@ -89,8 +103,6 @@ async def _carry_out(connection: Connection, wing: Wing, run: Run, verdict: Verd
     if not verdict.promote:
         said.append(Publication("model.rejected", {**ids, "reason": verdict.reason}, subject=run.dataset))
         return [*said, *(await end_run(connection, wing, run, RunState.REJECTED) or [])]
-    row = await connection.fetchrow(sql.alias, run.tenant_id, run.alias)
-    previous = wing.resources.settings.chat_model if row is None else row["model"]
     await connection.execute(sql.set_alias, run.tenant_id, run.alias, run.model, previous, run.run_id)
     await connection.execute(
         sql.add_alias_change,

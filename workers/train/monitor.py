@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from infra.database import Connection, queries
 from infra.trainer_replies import SUCCEEDED, Job, JobEvent
+from schemas.errors import Refused
 from schemas.states import RunState
 from schemas.work import Publication
 from workers.handling import Later, Outcome
 from workers.train.ending import CANCELLED, end_run, ended_without_model
 from workers.train.own_jobs import state_of
-from workers.train.runs import Run, Wing
+from workers.train.runs import Run, Wing, note
 
 QUICKEST = 1.0
 JITTER = 0.2
+HELD = frozenset({"paused", "pausing"})
 
 
 async def watch(wing: Wing, run: Run) -> Outcome:
@@ -36,14 +40,34 @@ async def watch(wing: Wing, run: Run) -> Outcome:
     if job.status == "cancelled":
         error = {"code": "cancelled", "message": "the job was cancelled at the trainer"}
         return _ended_badly(wing, run, RunState.CANCELLED, error, events)
+    await _hold_or_go_on(wing, run, job)
     now = datetime.now(UTC)
-    news = bool(events) or job.status != run.job_status
+    news = bool(events) or job.status != run.job_status or run.pause_asked_at is not None
     silent = (now - (run.heard_at or run.started_at)).total_seconds()
     if not news and silent > wing.resources.settings.train_stall:
         await wing.trainer.cancel_job(job.job_id)
         error = {"code": "stalled", "message": f"the job has said nothing new for {silent:.0f} seconds"}
         return ended_without_model(wing, run, RunState.FAILED, error)
     return _goes_on(wing, run, job, events, news=news)
+
+
+async def _hold_or_go_on(wing: Wing, run: Run, job: Job) -> None:
+    """Tell the trainer what somebody asked for; a trainer that cannot hold a job is not asked again."""
+    sql, what = queries("train"), ""
+    if run.pause_asked_at is not None and job.status not in HELD:
+        try:
+            await wing.trainer.pause_job(job.job_id)
+        except Refused:
+            what, statement = "pause_refused", sql.not_paused
+    elif run.pause_asked_at is None and run.resume_asked_at is not None:
+        if job.status in HELD:
+            with contextlib.suppress(Refused):  # it went on by itself meanwhile
+                await wing.trainer.resume_job(job.job_id)
+        what, statement = "resumed", sql.resumed
+    if what:
+        async with wing.resources.database.transaction(run.tenant_id) as connection:
+            await connection.execute(statement, run.tenant_id, run.run_id)
+            await note(connection, run, what)
 
 
 def next_look(poll: float, estimated_finish: datetime | None, now: datetime, jitter: float) -> float:
@@ -108,16 +132,21 @@ def _trained(wing: Wing, run: Run, job: Job, model: str, events: Sequence[JobEve
     async def effect(connection: Connection) -> Sequence[Publication]:
         sql = queries("train")
         await _keep(connection, run, events)
-        await connection.execute(
-            sql.set_trained, run.tenant_id, run.run_id, job.status, model, job.trained_tokens, run.status
+        moved = await connection.fetchval(
+            sql.set_trained, run.tenant_id, run.run_id, job.status, model, job.trained_tokens, run.status, []
         )
+        if moved is None:
+            return []  # somebody else's step was first: nothing is booked twice
         await connection.execute(
             sql.add_model, run.tenant_id, model, run.base_model, run.dataset, run.run_id, None
         )
         promised = run.reservation()
         # A trainer that does not count is booked by our own estimate.
         tokens = promised.tokens_in if job.trained_tokens is None else job.trained_tokens
-        await wing.resources.budget.settle_on(connection, promised, tokens)
+        budget = wing.resources.budget
+        await budget.settle_on(connection, promised, tokens)
+        cost = math.ceil(budget.prices.micros("train", run.base_model, tokens))
+        await connection.execute(sql.set_cost, run.tenant_id, run.run_id, cost)
         data = {
             "run_id": str(run.run_id),
             "dataset": run.dataset,

@@ -9,11 +9,12 @@ from infra.egress import Egress, EgressPolicy
 from infra.trainer import Trainer
 from schemas.errors import Misconfigured
 from workers.handling import HandlerSpec, Resources
+from workers.train.admission import Admission
 from workers.train.advance import open_advance
 from workers.train.batch import batch_dead, open_batch
 from workers.train.ending import open_dead
 from workers.train.feedback import open_feedback
-from workers.train.intake import open_recorded
+from workers.train.recorded import open_recorded
 from workers.train.runs import Wing
 
 
@@ -33,10 +34,12 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
             settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.proxy_url
         )
         egress = await held.enter_async_context(Egress(policy))
+        admission = Admission(resources, resources.models)
+        held.push_async_callback(admission.aclose)
         wing = Wing(resources, trainer, resources.models)
         yield {
-            "example.recorded": HandlerSpec(open_recorded(settings.train_base_model)),
-            "feedback.received": HandlerSpec(open_feedback(resources)),
-            "training.batch_ready": HandlerSpec(open_batch(settings, egress), on_dead=batch_dead),
+            "example.recorded": HandlerSpec(open_recorded(admission, settings.train_base_model)),
+            "feedback.received": HandlerSpec(open_feedback(resources, admission)),
+            "training.batch_ready": HandlerSpec(open_batch(resources, egress, admission), on_dead=batch_dead),
             "training.advance": HandlerSpec(open_advance(wing), on_dead=open_dead(wing)),
         }

@@ -15,12 +15,11 @@ from schemas.states import RunState
 from schemas.work import Publication
 from workers.handling import Later, Outcome
 from workers.train.ending import ended_without_model
+from workers.train.money import promise
 from workers.train.runs import Run, Wing, note
 
 DYING = timedelta(days=30)
 """A tuned model ends with its base: one that lives no longer than this is not worth its price."""
-RESERVED_FOR = 14 * 24 * 3600.0
-"""Seconds that a training's money stays promised: longer than any job may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +68,18 @@ def is_dying(shutdown: date | None, today: date) -> bool:
 
 
 async def prepare(wing: Wing, run: Run) -> Outcome:
-    """``preparing``: fix the examples, reserve the money, and say what the files hold.
+    """``preparing``: make sure of the money, and say what the files hold.
 
     Raises:
         BudgetExceeded: the run waits, and the event says for what sum.
     """
     async with wing.resources.database.transaction(run.tenant_id) as connection:
-        # Outside the effect, because money is reserved for exactly these; doing it again changes nothing.
-        await connection.execute(queries("train").fix_examples, run.tenant_id, run.dataset, run.run_id)
         dataset = await lock_dataset(connection, run.tenant_id, run.dataset)
         counts = await connection.fetch(queries("train").run_counts, run.tenant_id, run.run_id)
         train = await build_file(connection, run, "train")
         validation = await build_file(connection, run, "validation")
+        # Promised already, unless the budget was too small when the run began: then it waits here.
+        await promise(connection, wing.resources.budget, dataset, run, train.tokens)
     holdout = {row["split"]: row["examples"] for row in counts}.get("holdout", 0)
     shortage = find_shortage(dataset, Counts(0, train.examples, holdout, running=True))
     if shortage is not None:
@@ -90,14 +89,6 @@ async def prepare(wing: Wing, run: Run) -> Outcome:
         }
         numbers = {"have": shortage.have, "need": shortage.need}
         return ended_without_model(wing, run, RunState.FAILED, error, **numbers)
-    await wing.resources.budget.reserve(
-        run.tenant_id,
-        "train",
-        run.base_model,
-        run.paid_tokens(train.tokens),
-        key=run.run_id,
-        lifetime=RESERVED_FOR,
-    )
 
     async def effect(connection: Connection) -> Sequence[Publication]:
         await connection.execute(

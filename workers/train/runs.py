@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -38,6 +39,8 @@ class Run:
         called_at: when somebody last took the right to create the job; from then on the job may exist.
         empty_lists: how often the job was looked for since then, in vain.
         heard_at: when the trainer last said something new.
+        collections: where its evaluation retrieves context.
+        contenders: checkpoints that are compared beside the tuned model.
     """
 
     tenant_id: str
@@ -61,6 +64,10 @@ class Run:
     model: str | None
     heard_at: datetime | None
     cancel_asked_at: datetime | None
+    pause_asked_at: datetime | None
+    resume_asked_at: datetime | None
+    collections: Sequence[str]
+    contenders: Sequence[str]
     started_at: datetime
     ended_at: datetime | None
     cleaned_at: datetime | None

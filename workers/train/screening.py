@@ -1,4 +1,4 @@
-"""A text passes through here; what leaves are the names of the rules that it breaks: secrets and personal data.
+"""A text passes through here; what leaves are the names of the rules that it breaks, or the text without what broke them.
 
 The rules prefer certainty: a checksum where the format has one, a known prefix where there is none. They are no proof
 that a text is harmless, which is why feedback waits for approval besides. Every repetition is bounded, so that no text
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 _RESERVED = re.compile(
     r"@(?:[\w-]+\.)*(?:example(?:\.(?:com|org|net))?|test|invalid|localhost)$", re.IGNORECASE
@@ -69,6 +70,17 @@ RULES = (
         "personal.phone", re.compile(r"(?<![\w+])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){6,11}\b")
     ),
 )
+
+
+def redacted(text: str) -> str:
+    """The text with the name of the broken rule in place of each thing that broke it."""
+    for rule in RULES:
+        text = rule.pattern.sub(partial(_replacement, rule), text)
+    return text
+
+
+def _replacement(rule: Rule, found: re.Match[str]) -> str:
+    return f"[{rule.name}]" if rule.confirm(found.group()) else found.group()
 
 
 def broken_rules(text: str) -> list[str]:

@@ -29,6 +29,11 @@ SELECT
     LIMIT $5) AS h) AS holdout,
   EXISTS (SELECT FROM training_runs WHERE tenant_id = $1 AND dataset = $2 AND ended_at IS NULL) AS running
 
+-- name: suppliers
+-- How many free examples each supplier gave.
+SELECT supplier, count(*) AS examples FROM examples
+WHERE tenant_id = $1 AND dataset = $2 AND status = 'free' GROUP BY supplier
+
 -- name: oldest_free
 -- Since when the oldest example waits.
 SELECT min(recorded_at) FROM examples WHERE tenant_id = $1 AND dataset = $2 AND status = 'free'
@@ -39,22 +44,58 @@ UPDATE datasets SET trigger_at = $3, age_check_at = $4 WHERE tenant_id = $1 AND 
 
 -- name: add_example
 -- Enters an example unless the dataset has one that teaches the same.
+WITH added AS (
 INSERT INTO examples (
   tenant_id, example_id, dataset, status, split, messages, content_sha256, prompt_sha256, weight, tokens, source,
-  query_id, reason, event_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+  query_id, reason, event_id, supplier, lineage)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (tenant_id, dataset, content_sha256) DO NOTHING
-RETURNING example_id
+RETURNING tenant_id, dataset, example_id
+), embedded AS (
+INSERT INTO example_vectors (tenant_id, dataset, example_id, model, near)
+SELECT tenant_id, dataset, example_id, $17, $18 FROM added WHERE $18::halfvec IS NOT NULL
+)
+SELECT example_id FROM added
+
+-- name: wishes
+-- What a dataset asks of its examples.
+SELECT screening, near_duplicate FROM datasets WHERE tenant_id = $1 AND dataset = $2
+
+-- name: search_far
+-- For this transaction: an index walk goes on past other datasets' rows until it has found enough.
+SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true)
+
+-- name: neighbours
+-- The known examples with the nearest prompts, nearest first, and one with the same prompt.
+WITH near AS MATERIALIZED (
+  SELECT v.example_id, -(v.near <#> $4) AS similarity FROM example_vectors v
+  WHERE v.tenant_id = $1 AND v.dataset = $2 AND v.model = $3
+  ORDER BY v.near <#> $4 LIMIT 10
+), same AS MATERIALIZED (
+  SELECT example_id, 1.0::float8 AS similarity FROM examples
+  WHERE tenant_id = $1 AND dataset = $2 AND prompt_sha256 = $5 LIMIT 10
+)
+SELECT e.example_id, e.split, max(n.similarity) AS similarity, e.messages,
+       e.status IN ('pending', 'free', 'reserved', 'used') AS counts
+FROM (SELECT * FROM near UNION ALL SELECT * FROM same) n
+JOIN examples e ON e.tenant_id = $1 AND e.example_id = n.example_id
+GROUP BY e.tenant_id, e.example_id ORDER BY 3 DESC, e.example_id
 
 -- name: add_run
 -- Makes a run, named after the event that asked for it.
-INSERT INTO training_runs (tenant_id, run_id, dataset, alias, base_model, reason, margin, epochs)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO training_runs (tenant_id, run_id, dataset, alias, base_model, reason, margin, epochs, collections)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+RETURNING *
 
 -- name: reserve
--- Reserves free examples for a run: those named, or all.
+-- Reserves free examples for a run: those named, or all; of each supplier the oldest, no more than so many.
 UPDATE examples SET status = 'reserved', run_id = $3, changed_at = now()
-WHERE tenant_id = $1 AND dataset = $2 AND status = 'free' AND ($4::uuid[] IS NULL OR example_id = ANY ($4::uuid[]))
+WHERE tenant_id = $1 AND example_id IN (
+  SELECT example_id FROM (
+    SELECT example_id, row_number() OVER (PARTITION BY supplier ORDER BY example_id) AS place FROM examples
+    WHERE tenant_id = $1 AND dataset = $2 AND status = 'free'
+      AND ($4::uuid[] IS NULL OR example_id = ANY ($4::uuid[]))) AS f
+  WHERE $5::int IS NULL OR place <= $5)
 
 -- name: set_reserved
 -- How many examples triggered a run.
@@ -75,12 +116,27 @@ RETURNING run_id
 INSERT INTO training_events (tenant_id, run_id, what, details) VALUES ($1, $2, $3, $4)
 
 -- name: fix_examples
--- Fixes what a run is made of: all valid examples of the dataset, each in its split.
+-- Fixes what a run is made of: all valid examples of the dataset, each in its split; free ones unless a share bounds them.
 INSERT INTO run_examples (tenant_id, run_id, example_id, split)
 SELECT tenant_id, $3, example_id, split FROM examples
 WHERE tenant_id = $1 AND dataset = $2
-  AND (status = 'used' OR status = 'free' OR (status = 'reserved' AND run_id = $3))
+  AND (status = 'used' OR (status = 'free' AND $4) OR (status = 'reserved' AND run_id = $3))
 ON CONFLICT DO NOTHING
+
+-- name: train_tokens
+-- Tokens of the examples that a run trains on, in one epoch.
+SELECT coalesce(sum(e.tokens), 0)::bigint FROM run_examples r JOIN examples e USING (tenant_id, example_id)
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.split = 'train'
+
+-- name: dataset_spent
+-- What other runs of a dataset that began this UTC month cost, or were promised.
+SELECT coalesce(sum(cost_micros), 0)::bigint FROM training_runs
+WHERE tenant_id = $1 AND dataset = $2 AND run_id <> $3
+  AND started_at >= date_trunc('month', now() AT TIME ZONE 'utc') AT TIME ZONE 'utc'
+
+-- name: set_cost
+-- What a run costs, or was promised.
+UPDATE training_runs SET cost_micros = $3 WHERE tenant_id = $1 AND run_id = $2
 
 -- name: run_messages
 -- The examples of one split of a run, in the order in which its file holds them.
@@ -156,8 +212,10 @@ WHERE tenant_id = $1 AND run_id = $2 AND status = $7
 -- name: set_trained
 -- The provider delivered a model.
 UPDATE training_runs
-SET status = 'evaluating', job_status = $3, model = $4, trained_tokens = $5, heard_at = now(), updated_at = now()
+SET status = 'evaluating', job_status = $3, model = $4, trained_tokens = $5, heard_at = now(), updated_at = now(),
+    contenders = $7
 WHERE tenant_id = $1 AND run_id = $2 AND status = $6
+RETURNING run_id
 
 -- name: add_model
 -- Keeps a tuned model.
@@ -167,6 +225,22 @@ ON CONFLICT (tenant_id, model) DO NOTHING
 -- name: alias
 -- What an alias means now.
 SELECT model, previous FROM model_aliases WHERE tenant_id = $1 AND alias = $2
+
+-- name: alias_turn
+-- One change of an alias at a time, also of one that has no row yet.
+SELECT pg_advisory_xact_lock(hashtextextended('penstock.alias.' || $1::text || '.' || $2::text, 0))
+
+-- name: hold_run
+-- A run that is about to end, held against whoever wants to cancel it.
+SELECT cancel_asked_at, ended_at FROM training_runs WHERE tenant_id = $1 AND run_id = $2 FOR UPDATE
+
+-- name: resumed
+-- The trainer was told to go on.
+UPDATE training_runs SET resume_asked_at = NULL WHERE tenant_id = $1 AND run_id = $2
+
+-- name: not_paused
+-- The trainer cannot hold a job: nobody asks it again.
+UPDATE training_runs SET pause_asked_at = NULL WHERE tenant_id = $1 AND run_id = $2
 
 -- name: graded
 -- What has been answered and graded already.
@@ -194,7 +268,9 @@ UPDATE training_runs SET evaluation = $3, updated_at = now() WHERE tenant_id = $
 
 -- name: end_run
 -- A run ends; no row when it had ended before.
-UPDATE training_runs SET status = $3, error = $4, ended_at = now(), updated_at = now()
+UPDATE training_runs
+SET status = $3, error = $4, ended_at = now(), updated_at = now(),
+    cost_micros = CASE WHEN $3 IN ('promoted', 'rejected') THEN cost_micros ELSE 0 END
 WHERE tenant_id = $1 AND run_id = $2 AND ended_at IS NULL AND status = ANY ($5::text[])
 RETURNING dataset
 
@@ -233,7 +309,7 @@ SELECT deployment_id FROM deployment
 
 -- name: answer
 -- The question and answer that feedback is about.
-SELECT question, answer, status, alias FROM answers WHERE tenant_id = $1 AND query_id = $2
+SELECT question, answer, status, alias, model, passages, citations FROM answers WHERE tenant_id = $1 AND query_id = $2
 
 -- name: feedback_dataset
 -- Where feedback about answers of an alias belongs: the alias's first dataset.

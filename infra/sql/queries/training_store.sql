@@ -26,6 +26,12 @@ UPDATE datasets SET
   max_failures = coalesce(($3 ->> 'max_failures')::int, max_failures),
   margin = coalesce(($3 ->> 'margin')::real, margin),
   epochs = CASE WHEN $3 ? 'epochs' THEN ($3 ->> 'epochs')::int ELSE epochs END,
+  screening = coalesce($3 ->> 'screening', screening),
+  near_duplicate = CASE WHEN $3 ? 'near_duplicate' THEN ($3 ->> 'near_duplicate')::real ELSE near_duplicate END,
+  key_share = coalesce(($3 ->> 'key_share')::real, key_share),
+  budget_month = CASE WHEN $3 ? 'budget_month' THEN ($3 ->> 'budget_month')::float8 ELSE budget_month END,
+  collections = CASE WHEN jsonb_typeof($3 -> 'collections') = 'array'
+                     THEN ARRAY(SELECT jsonb_array_elements_text($3 -> 'collections')) ELSE collections END,
   failures = 0, not_before = NULL, updated_at = now()
 WHERE tenant_id = $1 AND dataset = $2
 
@@ -60,6 +66,19 @@ FROM training_events WHERE tenant_id = $1 AND run_id = $2 ORDER BY event_no
 -- name: ask_cancel
 -- Asks a run to stop; its next step does it.
 UPDATE training_runs SET cancel_asked_at = coalesce(cancel_asked_at, now())
+WHERE tenant_id = $1 AND run_id = $2 AND ended_at IS NULL
+RETURNING run_id
+
+-- name: ask_pause
+-- Asks a run to wait; its next step does it.
+UPDATE training_runs SET pause_asked_at = coalesce(pause_asked_at, now()), resume_asked_at = NULL
+WHERE tenant_id = $1 AND run_id = $2 AND ended_at IS NULL
+RETURNING run_id
+
+-- name: ask_resume
+-- Lets a run go on; its next step tells the trainer.
+UPDATE training_runs
+SET resume_asked_at = CASE WHEN pause_asked_at IS NULL THEN resume_asked_at ELSE now() END, pause_asked_at = NULL
 WHERE tenant_id = $1 AND run_id = $2 AND ended_at IS NULL
 RETURNING run_id
 

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from infra import model_aliases, training_store
+from infra import model_aliases, training_runs
 from infra.aliases import DEFAULT_ALIAS
 from infra.keys import Scope
+from infra.training_store import MOST as MOST_LISTED
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import as_known_name, as_uuid
 from producers.gateway.body import read_model
@@ -33,7 +34,7 @@ router = APIRouter(tags=["training"], route_class=Remembered)
 Trainer = Annotated[Caller, Depends(Allow(Scope.TRAIN))]
 Reader = Annotated[Caller, Depends(Allow(Scope.TRAIN, Scope.QUERY))]
 ONE = "/v1/training/runs/{run_id}"
-MOST = training_store.MOST - 1
+MOST = MOST_LISTED - 1
 """Rows that the store gives at once, less the one that tells of the next page."""
 
 
@@ -48,7 +49,7 @@ async def listing(request: Request, caller: Trainer, query: Annotated[RunQuery, 
     """Training runs, newest first."""
     place = decode_cursor(query.cursor, [str])
     limit = min(query.limit, MOST)
-    runs = await training_store.list_runs(
+    runs = await training_runs.list_runs(
         gateway_of(request).database,
         caller.tenant_id,
         dataset=query.dataset,
@@ -62,7 +63,7 @@ async def listing(request: Request, caller: Trainer, query: Annotated[RunQuery, 
 @router.get(ONE, responses=answers(RunStoryView))
 async def show(request: Request, caller: Trainer, run_id: str) -> Response:
     """One training run with its losses, its evaluation and all that happened in it."""
-    story = await training_store.show_run(gateway_of(request).database, caller.tenant_id, as_uuid(run_id))
+    story = await training_runs.show_run(gateway_of(request).database, caller.tenant_id, as_uuid(run_id))
     return json_response({**asdict(story.run), "losses": story.losses, "history": story.history})
 
 
@@ -70,8 +71,26 @@ async def show(request: Request, caller: Trainer, run_id: str) -> Response:
 async def cancel(request: Request, caller: Trainer, run_id: str) -> Response:
     """Ask a run to stop; its next step stops the job, and its examples are free again."""
     database = gateway_of(request).database
-    await training_store.cancel_run(database, caller.tenant_id, as_uuid(run_id), actor=caller.key_id)
-    story = await training_store.show_run(database, caller.tenant_id, as_uuid(run_id))
+    await training_runs.cancel_run(database, caller.tenant_id, as_uuid(run_id), actor=caller.key_id)
+    story = await training_runs.show_run(database, caller.tenant_id, as_uuid(run_id))
+    return json_response(asdict(story.run), 202)
+
+
+@router.post(ONE + "/pause", status_code=202, responses=answers(RunView, 202))
+async def pause(request: Request, caller: Trainer, run_id: str) -> Response:
+    """Ask a run to wait, and its job with it, until it is resumed."""
+    database = gateway_of(request).database
+    await training_runs.pause_run(database, caller.tenant_id, as_uuid(run_id), actor=caller.key_id)
+    story = await training_runs.show_run(database, caller.tenant_id, as_uuid(run_id))
+    return json_response(asdict(story.run), 202)
+
+
+@router.post(ONE + "/resume", status_code=202, responses=answers(RunView, 202))
+async def resume(request: Request, caller: Trainer, run_id: str) -> Response:
+    """Let a run that waits go on."""
+    database = gateway_of(request).database
+    await training_runs.resume_run(database, caller.tenant_id, as_uuid(run_id), actor=caller.key_id)
+    story = await training_runs.show_run(database, caller.tenant_id, as_uuid(run_id))
     return json_response(asdict(story.run), 202)
 
 

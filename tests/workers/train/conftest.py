@@ -12,7 +12,8 @@ from infra.local.model.faults_client import Faults
 from infra.settings import Settings
 from infra.trainer import Trainer
 from infra.trainer_replies import Job
-from infra.training_store import RunStory, list_runs, set_dataset, show_run
+from infra.training_runs import RunStory, list_runs, show_run
+from infra.training_store import set_dataset
 from schemas.envelope import parse_event
 from tests.drive import Drive
 from tests.workers.train.lessons import lessons

@@ -10,9 +10,8 @@ from infra.model_aliases import (
     promote_run,
     rollback_alias,
 )
+from infra.training_runs import cancel_run, export_run
 from infra.training_store import (
-    cancel_run,
-    export_run,
     get_dataset,
     list_examples,
     read_settings,

@@ -2,7 +2,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from infra.model_aliases import list_aliases, list_models
-from infra.training_store import cancel_run, get_dataset
+from infra.training_runs import cancel_run
+from infra.training_store import get_dataset
 from tests.workers.train.conftest import Wheel
 from tests.workers.train.lessons import lessons, scrambled
 

@@ -7,6 +7,7 @@ from infra.training_trigger import (
     Dataset,
     Shortage,
     distance,
+    fair_cap,
     find_shortage,
     may_fire,
     reached_threshold,
@@ -31,6 +32,11 @@ FAQ = Dataset(
     trigger_at=None,
     age_check_at=None,
     countdown=0,
+    screening="quarantine",
+    near_duplicate=None,
+    key_share=1.0,
+    budget_month=None,
+    collections=(),
 )
 ENOUGH = Counts(free=100, train=10, holdout=25, running=False)
 
@@ -80,8 +86,33 @@ def test_a_shortage_says_what_is_there_and_what_is_needed(counts: Counts, expect
         (FAQ, ENOUGH, 1),
         (replace(FAQ, max_age_hours=1.0), Counts(60, 10, 25, running=False), 1),
         (replace(FAQ, max_age_hours=1.0), Counts(60, 10, 20, running=False), 5),
+        (replace(FAQ, key_share=0.25), Counts(60, 10, 25, running=False), 10),
     ],
 )
 def test_nothing_is_counted_before_it_could_matter(dataset: Dataset, counts: Counts, expected: int) -> None:
     """The distance is never longer than what may be missing, so that no trigger is overlooked."""
     assert expected == distance(dataset, counts)
+
+
+@pytest.mark.parametrize(
+    ("given", "share", "cap"),
+    [
+        ([], 0.5, 0),
+        ([100], 0.5, 0),
+        ([100], 1.0, 100),
+        ([100, 1], 0.5, 1),
+        ([100, 40], 0.5, 40),
+        ([100, 40, 10], 0.5, 50),
+        ([50, 50, 50], 0.34, 50),
+        ([50, 50, 50], 0.3, 0),
+        ([1000, 30, 30, 30], 0.4, 60),
+    ],
+)
+def test_no_supplier_gives_more_than_its_share(given: list[int], share: float, cap: int) -> None:
+    """The largest cap at which nobody's part of the batch is above the share; one supplier alone cannot keep to less than all."""
+    assert cap == fair_cap(given, share)
+    assert cap <= share * sum(min(one, cap) for one in given) + 1e-9
+    assert all(
+        more > share * sum(min(one, more) for one in given)
+        for more in range(cap + 1, max(given, default=0) + 1)
+    )
