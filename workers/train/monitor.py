@@ -53,21 +53,23 @@ async def watch(wing: Wing, run: Run) -> Outcome:
 
 async def _hold_or_go_on(wing: Wing, run: Run, job: Job) -> None:
     """Tell the trainer what somebody asked for; a trainer that cannot hold a job is not asked again."""
-    sql, what = queries("train"), ""
+    sql = queries("train")
     if run.pause_asked_at is not None and job.status not in HELD:
         try:
             await wing.trainer.pause_job(job.job_id)
         except Refused:
-            what, statement = "pause_refused", sql.not_paused
+            await _remember(wing, run, sql.not_paused, "pause_refused")
     elif run.pause_asked_at is None and run.resume_asked_at is not None:
         if job.status in HELD:
             with contextlib.suppress(Refused):  # it went on by itself meanwhile
                 await wing.trainer.resume_job(job.job_id)
-        what, statement = "resumed", sql.resumed
-    if what:
-        async with wing.resources.database.transaction(run.tenant_id) as connection:
-            await connection.execute(statement, run.tenant_id, run.run_id)
-            await note(connection, run, what)
+        await _remember(wing, run, sql.resumed, "resumed")
+
+
+async def _remember(wing: Wing, run: Run, statement: str, what: str) -> None:
+    async with wing.resources.database.transaction(run.tenant_id) as connection:
+        await connection.execute(statement, run.tenant_id, run.run_id)
+        await note(connection, run, what)
 
 
 def next_look(poll: float, estimated_finish: datetime | None, now: datetime, jitter: float) -> float:
