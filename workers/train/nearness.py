@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from infra.budget import Budget
 from infra.coalesce import Coalescer
-from infra.llm import ModelApi
+from infra.llm import ModelApi, Priority
 from infra.vectors import to_wire
 from schemas.errors import Refused, Unavailable, Uncharged
 from workers.train.examples import estimate_tokens, text_of_message
@@ -169,7 +169,9 @@ class Prompts:
         tokens = sum(estimate_tokens(text) for text in texts)
         reservation = await self._budget.reserve(tenant_id, "embed", self.model, tokens)
         try:
-            embedded = await self._models.embed(texts, model=self.model, dimensions=self._dimensions)
+            embedded = await self._models.embed(
+                texts, model=self.model, dimensions=self._dimensions, priority=Priority.BACKGROUND
+            )
         except (Refused, Uncharged, Unavailable):
             await self._budget.release(reservation)
             raise

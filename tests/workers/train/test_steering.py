@@ -200,7 +200,7 @@ async def at_verdict(wheel: Wheel) -> tuple[UUID, Later]:
 
 async def carry_out(wheel: Wheel, outcome: Later) -> list[str]:
     """Commit an outcome as the runtime does; what it says."""
-    assert outcome.effect is not None
+    assert callable(outcome.effect)
     async with wheel.drive.resources.database.transaction(wheel.tenant) as connection:
         return [said.type for said in await outcome.effect(connection)]
 
