@@ -4,6 +4,7 @@ main       the tree of commands, and what an error looks like
 run        settings, logging, the event loop and exit codes, the same for every command
 show       tables for people, JSON for machines
 serve      worker, gateway, migrate, maintain
+bridge     a Redis stream, read for one tenant
 children   the processes that `up` and `demo` start and stop
 local      up, down
 doctor     what is used, and what to change

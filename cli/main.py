@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import accounts, client, dead, doctor, governor, local, operate, serve, training
+from cli import accounts, bridge, client, dead, doctor, governor, local, operate, serve, training
 from cli.demo import command as demo
 from cli.run import FAILED, INTERRUPTED, stop_with_message
 from schemas.errors import PenstockError
@@ -23,6 +23,7 @@ app = typer.Typer(
 demo.add_to(app)
 local.add_to(app)
 serve.add_to(app)
+bridge.add_to(app)
 doctor.add_to(app)
 client.add_to(app)
 operate.add_to(app)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import redis.asyncio
 
-from infra import bus
+from infra import bus, letters
 from infra.database import Connection, queries
 from schemas.errors import BadInput, NotFound
 from schemas.work import Pushable
@@ -116,7 +116,9 @@ async def replay(
     per_second: float = 50.0,
     actor: str = "operator",
 ) -> int:
-    """Bring dead events back onto their queues, staggered, with one audit line per tenant.
+    """Bring dead events back onto their queues, staggered, and refused stream entries onto their streams.
+
+    There is one audit line per tenant.
 
     Returns:
         How many came back; those that somebody else replayed meanwhile do not count.
@@ -129,11 +131,12 @@ async def replay(
     waits = [index / per_second for index in range(len(ids))]
     async with connection.transaction():
         rows = await connection.fetch(queries("operations").replay, ids, waits, actor)
-        await _audit(connection, rows, actor, "dead.replay")
+        entries = await letters.put_back(connection, client, ids, actor=actor)
+        await _audit(connection, [*rows, *entries], actor, "dead.replay")
     await bus.push(
         client, [Pushable(row["event_id"], row["type"], row["queue"], row["wait"]) for row in rows]
     )
-    return len(rows)
+    return len(rows) + len(entries)
 
 
 async def discard(

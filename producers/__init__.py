@@ -4,9 +4,11 @@ sdk       `Producer`, for Python programs inside the cluster
 calls     one call per event that may come in
 outlet    connections, groups and retries behind it
 outbox    the same calls on somebody else's transaction
+tenant    only a living tenant may publish
 naming    stable ids, so that publishing again is safe
 files     files, folders and JSONL become events
 gateway/  the HTTP API
+stream/   the bridge from a Redis stream
 
 `from producers import Producer` works and imports nothing before it is asked for.
 """

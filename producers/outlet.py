@@ -12,13 +12,14 @@ from typing import Any, Self
 import stamina
 
 from infra.bus import Bus, open_redis
-from infra.database import Connection, Database, queries
+from infra.database import Connection, Database
 from infra.ledger import Accepted
 from infra.settings import Settings, load_settings
 from producers.naming import event_name, raw_event
 from producers.outbox import Outbox
+from producers.tenant import check_tenant
 from schemas.envelope import Event, parse_event
-from schemas.errors import Forbidden, NotFound, PenstockError, Unavailable
+from schemas.errors import PenstockError, Unavailable
 
 SOURCE = "penstock:sdk"
 ROLE = "penstock_gateway"
@@ -77,7 +78,7 @@ class Outlet:
                     database_url, role=ROLE, size=settings.database_pool, application="penstock producer"
                 )
             )
-            await self._check_tenant(database)
+            await check_tenant(database, self.tenant)
             client = open_redis(redis_url)
             held.push_async_callback(client.aclose, close_connection_pool=True)
             self._bus = Bus(database, client, linger=self._linger)
@@ -91,18 +92,6 @@ class Outlet:
         """Wait until everything that was handed over is in the ledger, and disconnect."""
         self._bus = None
         await self._held.aclose()
-
-    async def _check_tenant(self, database: Database) -> None:
-        async with database.transaction(self.tenant, readonly=True) as connection:
-            row = await connection.fetchrow(queries("gateway_tenants").show, self.tenant)
-        if row is None:
-            raise NotFound(
-                f"there is no tenant {self.tenant}",
-                field="tenant",
-                fix="create it with `penstock tenants create`",
-            )
-        if row["suspended_at"] is not None:
-            raise Forbidden(f"the tenant {self.tenant} is suspended", field="tenant")
 
     async def publish(self, events: Sequence[Event | Mapping[str, Any]]) -> list[Accepted]:
         """Publish many events, in groups.

@@ -20,11 +20,12 @@ QUEUES = (INGEST, ANSWER, TRAIN, DELIVER)
 
 
 class Direction(StrEnum):
-    """Who may publish an event."""
+    """Who may publish an event: a caller, Penstock for others, Penstock for itself; or nobody, it is a dead letter."""
 
     IN = "in"
     OUT = "out"
     INTERNAL = "internal"
+    KEPT = "kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ EVENT_TYPES = _table(
     EventType("example.recorded", inbound.ExampleRecorded, Direction.IN, TRAIN),
     EventType("training.batch_ready", inbound.TrainingBatchReady, Direction.IN, TRAIN),
     EventType("training.advance", internal.TrainingAdvance, Direction.INTERNAL, TRAIN),
+    EventType("stream.refused", internal.StreamRefused, Direction.KEPT),
     EventType("delivery.due", internal.DeliveryDue, Direction.INTERNAL, DELIVER),
     EventType("document.indexed", outbound.DocumentIndexed, Direction.OUT),
     EventType("document.superseded", outbound.DocumentSuperseded, Direction.OUT),

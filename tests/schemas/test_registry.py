@@ -85,8 +85,8 @@ def test_a_type_of_the_future_waits_too() -> None:
 
 
 def test_what_work_needs_has_a_queue_and_what_is_said_has_none() -> None:
-    """Incoming and internal events are carried by one of the four queues, outgoing ones by deliveries."""
+    """Incoming and internal events are carried by one of the four queues, outgoing ones by deliveries, letters by none."""
     for one in EVENT_TYPES.values():
-        assert (one.queue is None) == (one.direction is Direction.OUT), one.name
+        assert (one.queue is None) == (one.direction in {Direction.OUT, Direction.KEPT}), one.name
         assert one.queue is None or one.queue in QUEUES
     assert set(QUEUES) == {one.queue for one in EVENT_TYPES.values()} - {None}

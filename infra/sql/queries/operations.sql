@@ -40,7 +40,7 @@ SET status = 'accepted', attempts = 0, losses = 0, finished_at = NULL, dead_at =
     story = e.story || jsonb_build_object('at', now(), 'what', 'replayed', 'by', $3::text),
     written_in = pg_current_xact_id()
 FROM unnest($1::uuid[], $2::float8[]) AS r (event_id, wait)
-WHERE e.event_id = r.event_id AND e.status = 'dead'
+WHERE e.event_id = r.event_id AND e.status = 'dead' AND e.queue IS NOT NULL
 RETURNING e.event_id, e.tenant_id, e.type, e.queue, r.wait
 
 -- name: discard
