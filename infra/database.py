@@ -123,6 +123,15 @@ async def set_codecs(connection: asyncpg.Connection[Any]) -> None:
     await vectors.register(connection)
 
 
+async def nothing_to_reset(connection: asyncpg.Connection[Any]) -> None:
+    """Give a connection back as it is: one round trip less per use.
+
+    Serving code changes nothing that outlives its transaction: settings are local to it, there is no LISTEN and no
+    session lock. asyncpg itself rolls back what a bug left open.
+    """
+    del connection
+
+
 async def act_for(connection: Connection, tenants: Sequence[str]) -> None:
     """Name the tenants whose rows the transaction may see and write, until its end."""
     await connection.execute("SELECT set_config('app.tenants', $1, true)", ",".join(tenants))
@@ -164,6 +173,7 @@ class Database:
                 init=set_codecs,
                 server_settings=server_settings,
                 command_timeout=60,
+                reset=None if role is None else nothing_to_reset,
             )
         except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
             raise Misconfigured(

@@ -234,12 +234,40 @@ class Finish:
 
 
 async def finish(connection: Connection, finishes: Sequence[Finish]) -> None:
-    """Write the ends of attempts in one statement."""
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    """Write the ends of attempts in one statement, on a transaction that has locked their rows."""
     await connection.execute(
         queries("ledger").finish,
         [one.work.tenant_id for one in finishes],
         [one.work.event_id for one in finishes],
+        *_columns(finishes),
+    )
+
+
+async def finish_bare(database: Database, finishes: Sequence[Finish]) -> set[UUID]:
+    """Write the ends of attempts that have no effect: checked by token, locked and written in one round trip.
+
+    Args:
+        database: acts as the role ``penstock_worker``.
+        finishes: not ``dead``: a burial has an effect.
+
+    Returns:
+        The events that were ours; nothing was written of the others.
+    """
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            queries("ledger").finish_bare,
+            [one.work.tenant_id for one in finishes],
+            [one.work.event_id for one in finishes],
+            [one.work.token for one in finishes],
+            *_columns(finishes),
+        )
+    return {row["event_id"] for row in rows}
+
+
+def _columns(finishes: Sequence[Finish]) -> tuple[list[Any], ...]:
+    """What both ways to finish write."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return (
         [str(one.status) for one in finishes],
         [one.attempts for one in finishes],
         [one.delay for one in finishes],

@@ -3,15 +3,19 @@
 Rows are locked first, by fencing token and in id order, so that work whose lease was lost is left out before any of
 its effect is written. When one effect of a group fails the group is rolled back and each is committed by itself: the
 others succeed, and the failing one's error goes back to its own caller (P7).
+
+Endings that write nothing but their status (waiting again, given back, done without an effect) need no transaction of
+several statements: they are finished by one call, in larger groups.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -29,6 +33,7 @@ from workers.engine.types import Bury, Done, GiveBack, RetryAt, Verdict
 from workers.handling import HandlerSpec, Later, Outcome, Shared, Write
 
 GROUP = 64
+BARE_GROUP = 500
 CONFLICT_RETRIES = 5
 _log = structlog.get_logger("penstock.commit")
 
@@ -51,6 +56,9 @@ class Ending:
     spec: HandlerSpec | None
 
 
+WriteGroup: TypeAlias = Callable[[Sequence[Ending]], Awaitable[set[int]]]
+
+
 class Committer:
     """Writes endings in groups and pushes their follow-ups afterwards."""
 
@@ -58,7 +66,12 @@ class Committer:
         """Use a database that acts as the role ``penstock_worker``."""
         self._database = database
         self._bus = bus
-        self._commit: Coalescer[Ending, None] = Coalescer(self._group, limit=GROUP, parallel=2)
+        self._commit: Coalescer[Ending, None] = Coalescer(
+            partial(self._group, self._write), limit=GROUP, parallel=2
+        )
+        self._finish: Coalescer[Ending, None] = Coalescer(
+            partial(self._group, self._write_bare), limit=BARE_GROUP, parallel=1
+        )
 
     async def commit(self, ending: Ending) -> None:
         """Commit one ending, together with whatever else is ready.
@@ -68,30 +81,29 @@ class Committer:
             Unavailable: the database is away; the commit may or may not have arrived.
             Exception: whatever the effect raised; nothing was written.
         """
-        await self._commit(ending)
+        await (self._finish if _is_bare(ending) else self._commit)(ending)
 
-    async def _group(self, endings: Sequence[Ending]) -> Sequence[BaseException | None]:
+    async def _group(self, write: WriteGroup, endings: Sequence[Ending]) -> Sequence[BaseException | None]:
         try:
-            lost = await self._write(endings)
+            lost = await _until_no_conflict(write, endings)
         except Exception as error:  # noqa: BLE001 - one of the group failed; each is tried by itself
             if len(endings) == 1:
                 return [error]
             _log.info("commit.group_split", size=len(endings), error=code_of(error))
             results: list[BaseException | None] = []
             for ending in endings:
-                results += await self._group([ending])
+                results += await self._group(write, [ending])
             return results
         return [LeaseLost() if index in lost else None for index in range(len(endings))]
+
+    async def _write_bare(self, endings: Sequence[Ending]) -> set[int]:
+        """One call; returns the indexes of endings whose lease was lost."""
+        held = await ledger.finish_bare(self._database, [_finish(ending) for ending in endings])
+        return {index for index, ending in enumerate(endings) if ending.work.event_id not in held}
 
     async def _write(self, endings: Sequence[Ending]) -> set[int]:
         """One transaction; returns the indexes of endings whose lease was lost."""
         order = sorted(range(len(endings)), key=lambda index: endings[index].work.event_id)
-        for _ in range(CONFLICT_RETRIES):
-            with contextlib.suppress(TransactionConflict):
-                return await self._transaction(endings, order)
-        return await self._transaction(endings, order)
-
-    async def _transaction(self, endings: Sequence[Ending], order: Sequence[int]) -> set[int]:
         works = [endings[index].work for index in order]
         said: list[Said] = []
         finishes: list[Finish] = []
@@ -124,7 +136,24 @@ class Committer:
 
     async def aclose(self) -> None:
         """Wait for what is under way."""
+        await self._finish.aclose()
         await self._commit.aclose()
+
+
+async def _until_no_conflict(write: WriteGroup, endings: Sequence[Ending]) -> set[int]:
+    """Write again when two transactions stood in each other's way."""
+    for _ in range(CONFLICT_RETRIES):
+        with contextlib.suppress(TransactionConflict):
+            return await write(endings)
+    return await write(endings)
+
+
+def _is_bare(ending: Ending) -> bool:
+    """Whether the ending writes nothing but the event's own row."""
+    outcome = ending.outcome
+    if outcome is None:
+        return not isinstance(ending.verdict, Bury)
+    return outcome.effect is None and not outcome.publications
 
 
 async def _effect(connection: Connection, ending: Ending) -> list[Publication]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeAlias
 from uuid import UUID
 
 import structlog
@@ -19,8 +20,9 @@ import structlog
 from infra import ledger
 from infra.coalesce import Coalescer
 from infra.database import Database
-from infra.ledger import NotYet
+from infra.ledger import Finish, NotYet
 from schemas.errors import LeaseLost, NewerThanWorker, PenstockError, Unavailable
+from schemas.states import EventState
 from schemas.work import Work
 from workers.commit import Committer, Ending
 from workers.engine import policy
@@ -29,6 +31,11 @@ from workers.handling import HandlerSpec, Later, Outcome
 
 _log = structlog.get_logger("penstock.runtime")
 WORKER_LOST = "worker_lost"
+NOT_IN_LEDGER = "not_in_ledger"
+RELEASE = 3.0
+"""Seconds that a stopping worker waits for the ledger to take its events back."""
+
+_Claimed: TypeAlias = Sequence[tuple[UUID, int]]
 
 
 class WorkerLost(PenstockError):
@@ -52,31 +59,35 @@ class Runtime:
         self._committer = committer
         self._handlers = handlers
         self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._claim: Coalescer[tuple[UUID, int], Work | NotYet | None] = Coalescer(
-            self._claim_group, limit=1000, parallel=2
+        self._claim: Coalescer[_Claimed, Mapping[UUID, Work | NotYet]] = Coalescer(
+            self._claim_group, limit=64, weight=len, weight_limit=1000, parallel=2
         )
 
     async def start(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
         """Run the jobs of one claim; each is reported once, when its outcome is committed."""
-        tasks: list[asyncio.Task[None]] = []
-        for job in jobs:
-            task = asyncio.create_task(self._one(job, report), name=f"{job.function}:{job.job_id}")
+        tasks: dict[asyncio.Task[None], tuple[ClaimedJob, Work]] = {}
+        for job, work in await self._load(jobs, report):
+            task = asyncio.create_task(self._one(job, work, report), name=f"{job.function}:{job.job_id}")
             self._running[job.job_id, job.token] = task
             task.add_done_callback(partial(self._forget, (job.job_id, job.token)))
-            tasks.append(task)
+            tasks[task] = job, work
+        if not tasks:
+            return
         try:
-            for ended in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(ended, Exception):
-                    _log.error(
-                        "runtime.broken",
-                        exc_info=ended,
-                        next_step="a bug in the runtime; the engine gives the job back",
-                    )
+            await asyncio.wait(tasks)
         except asyncio.CancelledError:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait(tasks)
+            await self._release([work for task, (_, work) in tasks.items() if task.cancelled()])
             raise
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.error(
+                    "runtime.broken",
+                    exc_info=error,
+                    next_step="a bug in the runtime; the engine gives the job back",
+                )
 
     def _forget(self, key: tuple[str, int], task: asyncio.Task[None]) -> None:
         del task
@@ -90,10 +101,7 @@ class Runtime:
 
     async def bury_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
         """Bury events whose worker died with them too often."""
-        for job in jobs:
-            work = await self._load(job, report)
-            if work is None:
-                continue
+        for job, work in await self._load(jobs, report):
             error = WorkerLost(
                 f"the worker died {job.losses} times while it held this event", fix="look at the worker's log"
             )
@@ -101,58 +109,98 @@ class Runtime:
                 job, report, Ending(work, None, Bury(error.code, error.message), error, self._spec(work))
             )
 
-    async def _one(self, job: ClaimedJob, report: Report) -> None:
-        work = await self._load(job, report)
-        if work is None:
-            return
+    async def _one(self, job: ClaimedJob, work: Work, report: Report) -> None:
+        """Handle one event, in a task of its own: what is bound to its log lines ends with the task."""
         spec = self._handlers.get(work.type)
         started = time.monotonic()
         outcome: Outcome | None = None
         error: BaseException | None = None
-        with structlog.contextvars.bound_contextvars(
+        structlog.contextvars.bind_contextvars(
             event_id=str(work.event_id), tenant=work.tenant_id, type=work.type, attempt=work.attempt
-        ):
-            try:
-                outcome = await (_no_handler if spec is None else spec.handle)(work)
-            except asyncio.CancelledError:
-                # Shutdown or a lost lease: the engine gives the job back or somebody else has it.
-                raise
-            except Exception as raised:  # noqa: BLE001 - the boundary where every error gets its verdict
-                error = raised
-                if not isinstance(raised, PenstockError):
-                    _log.exception(
-                        "runtime.handler_crashed", next_step="a bug in the handler; the event is tried again"
-                    )
-            verdict = self._decide(work, spec, outcome, error)
-            await self._end(job, report, Ending(work, outcome, verdict, error, spec))
-            _log.info(
-                "runtime.attempt",
-                verdict=type(verdict).__name__,
-                error=None if error is None else policy.code_of(error),
-                ms=round((time.monotonic() - started) * 1000, 1),
-            )
+        )
+        try:
+            outcome = await (_no_handler if spec is None else spec.handle)(work)
+        except asyncio.CancelledError:
+            # Shutdown or a lost lease: the engine gives the job back or somebody else has it.
+            raise
+        except Exception as raised:  # noqa: BLE001 - the boundary where every error gets its verdict
+            error = raised
+            if not isinstance(raised, PenstockError):
+                _log.exception(
+                    "runtime.handler_crashed", next_step="a bug in the handler; the event is tried again"
+                )
+        verdict = self._decide(work, spec, outcome, error)
+        await self._end(job, report, Ending(work, outcome, verdict, error, spec))
+        _log.info(
+            "runtime.attempt",
+            verdict=type(verdict).__name__,
+            error=None if error is None else policy.code_of(error),
+            ms=round((time.monotonic() - started) * 1000, 1),
+        )
 
-    async def _load(self, job: ClaimedJob, report: Report) -> Work | None:
-        """The event of a job, or None when the job is already reported: gone, not due, or not in the ledger."""
+    async def _load(self, jobs: Sequence[ClaimedJob], report: Report) -> list[tuple[ClaimedJob, Work]]:
+        """The events of these jobs; jobs without one are reported here: gone, not due, or not in the ledger."""
+        wanted: dict[UUID, ClaimedJob] = {}
+        for job in jobs:
+            try:
+                wanted[UUID(job.job_id)] = job
+            except ValueError:
+                report(job, Bury(NOT_IN_LEDGER, "the job id is not an event id; publish through Penstock"))
+        if not wanted:
+            return []
+        loaded: list[tuple[ClaimedJob, Work]] = []
+        missing: list[UUID] = []
         try:
-            event_id = UUID(job.job_id)
-        except ValueError:
-            report(job, Bury("not_in_ledger", "the job id is not an event id; publish through Penstock"))
-            return None
+            found = await self._claim([(event_id, job.token) for event_id, job in wanted.items()])
+            for event_id, job in wanted.items():
+                match found.get(event_id):
+                    case Work() as work:
+                        loaded.append((job, work))
+                    case NotYet(delay):
+                        report(job, GiveBack(delay))
+                    case None:
+                        missing.append(event_id)
+        except PenstockError as error:
+            _log.warning("runtime.ledger_away", error=error.code, next_step="the jobs are given back")
+            for job in wanted.values():
+                report(job, GiveBack(1.0))
+            return []
+        if missing:
+            await self._report_missing([wanted[event_id] for event_id in missing], report)
+        return loaded
+
+    async def _report_missing(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
+        """Jobs that the ledger did not give: finished already, or never entered."""
         try:
-            found = await self._claim((event_id, job.token))
-            if isinstance(found, Work):
-                return found
-            if isinstance(found, NotYet):
-                report(job, GiveBack(found.delay))
-            elif event_id in await ledger.known(self._database, [event_id]):
+            known = await ledger.known(self._database, [UUID(job.job_id) for job in jobs])
+        except PenstockError as error:
+            _log.warning("runtime.ledger_away", error=error.code, next_step="the jobs are given back")
+            for job in jobs:
+                report(job, GiveBack(1.0))
+            return
+        for job in jobs:
+            if UUID(job.job_id) in known:
                 report(job, Gone())
             else:
-                report(job, Bury("not_in_ledger", "no event has this id; publish through Penstock"))
-        except PenstockError as error:
-            _log.warning("runtime.ledger_away", error=error.code, next_step="the job is given back")
-            report(job, GiveBack(1.0))
-        return None
+                report(job, Bury(NOT_IN_LEDGER, "no event has this id; publish through Penstock"))
+
+    async def _release(self, works: Sequence[Work]) -> None:
+        """Mark events of a worker that stops as accepted again: a running row that is claimed anew counts as a loss."""
+        if not works:
+            return
+        try:
+            async with asyncio.timeout(RELEASE):
+                await ledger.finish_bare(
+                    self._database,
+                    [Finish(work, EventState.ACCEPTED, work.attempt - 1, delay=0.0) for work in works],
+                )
+        except (PenstockError, TimeoutError) as error:
+            _log.warning(
+                "runtime.release_failed",
+                events=len(works),
+                error=type(error).__name__,
+                next_step="the next claim counts a loss for each",
+            )
 
     def _decide(
         self, work: Work, spec: HandlerSpec | None, outcome: Outcome | None, error: BaseException | None
@@ -203,9 +251,10 @@ class Runtime:
     def _spec(self, work: Work) -> HandlerSpec | None:
         return self._handlers.get(work.type)
 
-    async def _claim_group(self, wanted: Sequence[tuple[UUID, int]]) -> Sequence[Work | NotYet | None]:
-        found = await ledger.claim(self._database, wanted)
-        return [found.get(event_id) for event_id, _ in wanted]
+    async def _claim_group(self, claims: Sequence[_Claimed]) -> Sequence[Mapping[UUID, Work | NotYet]]:
+        """Claims of the engine that came at the same time share a call; each looks up its own in what it brought."""
+        found = await ledger.claim(self._database, [pair for claim in claims for pair in claim])
+        return [found] * len(claims)
 
 
 async def _no_handler(work: Work) -> Outcome:

@@ -1,17 +1,11 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from uuid import uuid4
 
 import pytest
-import redis.asyncio
 
-from infra.budget import Budget
-from infra.bus import Bus
-from infra.database import Connection, Database
-from infra.prices import load_prices
-from infra.settings import load_settings
+from infra.database import Connection
 from schemas.errors import BadInput, BudgetExceeded, PenstockError, RateLimited, Unavailable
 from schemas.registry import INGEST
 from schemas.work import Publication, Work
@@ -20,23 +14,10 @@ from tests.drive import Drive
 from workers.commit import Committer
 from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, Gone, RetryAt, Verdict
 from workers.handling import Done as Finished
-from workers.handling import HandlerSpec, Later, Outcome, Resources
+from workers.handling import HandlerSpec, Later, Outcome
 from workers.runtime import Runtime
 
 DATA = {"collection": "c", "document_id": "d", "content": "text"}
-
-
-@pytest.fixture
-async def bare(
-    worker_database: Database, owner_database: Database, redis_client: redis.asyncio.Redis
-) -> AsyncIterator[Drive]:
-    """The runtime with handlers of the test's own; no model API and no wings."""
-    bus = Bus(worker_database, redis_client)
-    settings = load_settings(_env_file=None)
-    async with Budget(worker_database, load_prices(None), None, None) as budget:
-        resources = Resources(settings, worker_database, redis_client, bus, budget, None, "test")
-        async with AsyncExitStack() as held:
-            yield Drive(resources, owner_database, held)
 
 
 class Note:

@@ -57,6 +57,11 @@ FROM unnest($1::text[], $2::uuid[], $3::text[], $4::smallint[], $5::float8[], $6
   AS f (tenant_id, event_id, status, attempts, delay, error, note)
 WHERE e.tenant_id = f.tenant_id AND e.event_id = f.event_id
 
+-- name: finish_bare
+-- Writes the ends of attempts that have no effect, where the token still holds; returns the ids that were ours.
+SELECT ledger_finish($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::smallint[], $6::float8[], $7::jsonb[],
+  $8::jsonb[]) AS event_id
+
 -- name: accept_numbers
 -- Rising numbers for the events of one transaction.
 SELECT nextval('accept_numbers') FROM generate_series(1, $1::int)
