@@ -9,5 +9,6 @@ internal   the data of events that Penstock sends to itself
 outbound   the data of events that go out, which webhooks receive
 registry   event type -> model, queue, version
 work       an event as a worker holds it, and what its handler says next
+strict_json  bytes become JSON in one way only
 values     metadata, messages and other shapes that several events share
 """

@@ -16,6 +16,7 @@ from typing import Any
 
 from schemas.errors import BadInput
 from schemas.registry import check_data
+from schemas.strict_json import parse_json
 from schemas.values import MAX_SEQUENCE, no_nul, plain_json
 
 ATTRIBUTE = re.compile(r"^[a-z0-9]{1,20}\Z")
@@ -189,6 +190,6 @@ def _data(raw: dict[str, Any]) -> Any:
     if "data" in raw:
         raise BadInput("give data or data_base64, not both", field="data_base64")
     try:
-        return json.loads(base64.b64decode(raw["data_base64"], validate=True))
-    except (binascii.Error, ValueError, TypeError, RecursionError):
+        return parse_json(base64.b64decode(raw["data_base64"], validate=True))
+    except (binascii.Error, ValueError, TypeError, BadInput):
         raise BadInput("data_base64 must be base64 of JSON", field="data_base64") from None

@@ -1,13 +1,11 @@
 """A request's bytes become JSON here, once and strictly, and go on to the route that asked for them.
 
-Strict means: UTF-8 without a byte order mark, no duplicate keys, no NaN, at most 64 levels, within the size that the
-route allows. Two parsers that read the same bytes differently are how checks are passed by.
+The size is counted while it streams, nothing is decompressed, and `schemas.strict_json` reads what is left.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -15,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from producers.gateway.problems import UnsupportedMediaType
 from schemas.errors import BadInput, TooLarge
 from schemas.registry import first_problem
-from schemas.values import MAX_DEPTH
+from schemas.strict_json import parse_json
 
 MIB = 1024 * 1024
 MAX_BODY = MIB
@@ -58,64 +56,6 @@ async def read_bytes(request: Request, limit: int) -> bytes:
         shown = f"{limit // MIB} MiB" if limit >= MIB else f"{limit} bytes"
         raise TooLarge(f"the body is larger than {shown}", field="body")
     return b"".join(chunks)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise BadInput("the body holds a JSON object with the same key twice", field="body")
-    return found
-
-
-def _constant(name: str) -> NoReturn:
-    raise BadInput(f"the body holds {name}, which is not JSON", field="body")
-
-
-_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
-
-
-def parse_json(raw: bytes) -> Any:
-    """Read JSON strictly.
-
-    Raises:
-        BadInput: says what is wrong and where; nothing of the text is repeated.
-    """
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"the body is not valid UTF-8 (byte {error.start})", field="body") from None
-    try:
-        value = _decoder.decode(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(
-            f"the body is not JSON (line {error.lineno}, column {error.colno})", field="body"
-        ) from None
-    except RecursionError:
-        raise _too_deep() from None
-    except ValueError:
-        raise BadInput("the body holds a number with too many digits", field="body") from None
-    # A value cannot be deeper than it has brackets: most bodies need no walk.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
-        _check_depth(value)
-    return value
-
-
-def _check_depth(value: Any) -> None:
-    level: list[Any] = [value]
-    depth = 0
-    while level:
-        below: list[Any] = []
-        for one in level:
-            items = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-            below.extend(item for item in items if isinstance(item, dict | list))
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise _too_deep()
-        level = below
-
-
-def _too_deep() -> BadInput:
-    return BadInput(f"the body is nested deeper than {MAX_DEPTH} levels", field="body")
 
 
 def media_type(request: Request) -> str:

@@ -19,12 +19,12 @@ from producers.gateway.body import (
     MAX_DOCUMENT,
     MAX_ITEMS,
     media_type,
-    parse_json,
     read_bytes,
 )
 from producers.gateway.problems import UnsupportedMediaType
 from schemas.envelope import Event, parse_event
 from schemas.errors import BadInput, PenstockError, TooLarge
+from schemas.strict_json import parse_json
 
 STRUCTURED = "application/cloudevents"
 BATCH = "application/cloudevents-batch"
@@ -51,20 +51,40 @@ class Offer:
     batch: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request's events as they were sent, not yet looked at: attributes and data in structured form."""
+
+    raw: list[Any]
+    batch: bool
+
+
 async def read_offer(request: Request) -> Offer:
     """Read the events of a request.
 
     Raises:
         BadInput: the request as a whole cannot be read, or its only event cannot.
     """
+    sent = await read_sent(request)
+    if sent.batch:
+        return Offer([_item(raw) for raw in sent.raw], batch=True)
+    return Offer([parse_event(raw) for raw in sent.raw], batch=False)
+
+
+async def read_sent(request: Request) -> Sent:
+    """Undo the HTTP binding: whatever the mode, what comes out has the structured form.
+
+    Raises:
+        BadInput: the request is in none of the three modes, or its body cannot be read.
+    """
     kind = media_type(request)
     if kind.startswith(BATCH):
         _only_json(kind, BATCH)
-        return Offer(_batch(parse_json(await read_bytes(request, MAX_BATCH))), batch=True)
+        return Sent(_batch(parse_json(await read_bytes(request, MAX_BATCH))), batch=True)
     if kind.startswith(STRUCTURED):
         _only_json(kind, STRUCTURED)
-        return Offer([parse_event(parse_json(await _single(request)))], batch=False)
-    return Offer([parse_event(await _binary(request, kind))], batch=False)
+        return Sent([parse_json(await _single(request))], batch=False)
+    return Sent([await _binary(request, kind)], batch=False)
 
 
 def _only_json(kind: str, mode: str) -> None:
@@ -82,18 +102,19 @@ async def _single(request: Request) -> bytes:
     return raw
 
 
-def _batch(value: Any) -> list[Event | Refused]:
+def _batch(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise BadInput("a batch must be a JSON array of events", field="body")
     if len(value) > MAX_ITEMS:
         raise TooLarge(f"a batch holds at most {MAX_ITEMS:,} events", field="body")
-    items: list[Event | Refused] = []
-    for raw in value:
-        try:
-            items.append(parse_event(raw))
-        except PenstockError as error:
-            items.append(Refused(_named(raw, "source"), _named(raw, "id"), error))
-    return items
+    return value
+
+
+def _item(raw: Any) -> Event | Refused:
+    try:
+        return parse_event(raw)
+    except PenstockError as error:
+        return Refused(_named(raw, "source"), _named(raw, "id"), error)
 
 
 def _named(raw: Any, name: str) -> str:
@@ -120,7 +141,7 @@ async def _binary(request: Request, kind: str) -> dict[str, Any]:
     raw = await read_bytes(request, limit)
     event: dict[str, Any] = dict(attributes)
     if kind:
-        event["datacontenttype"] = kind
+        event["datacontenttype"] = request.headers["content-type"]
     if raw:
         event["data"] = parse_json(raw)
     return event
@@ -138,9 +159,6 @@ def _headers(request: Request) -> dict[str, str]:
         if name in {"data", "datacontenttype"}:
             raise BadInput(f"ce-{name} is not a header of the binary mode", field=f"ce-{name}")
         found[name] = _decode(raw_value, name)
-    # The trace context may also come as the W3C's own header.
-    if found and "traceparent" not in found and (trace := request.headers.get("traceparent")):
-        found["traceparent"] = trace
     return found
 
 

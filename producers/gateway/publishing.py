@@ -16,7 +16,7 @@ from producers.gateway.callbacks import callback_of, callback_prefixes, refusal
 from producers.gateway.idempotency import KeyReused, idempotency_key
 from producers.gateway.modes import Offer, Refused
 from producers.gateway.resources import Gateway, gateway_of
-from schemas.envelope import SUPPLIER, Event, parse_event
+from schemas.envelope import SUPPLIER, TRACEPARENT, Event, parse_event
 from schemas.errors import Forbidden, IdReused, PenstockError
 from schemas.ids import EventId
 from schemas.registry import EVENT_TYPES
@@ -91,13 +91,14 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
         Unavailable: the database could not commit; nothing was promised.
     """
     gateway = gateway_of(request)
+    trace = trace_of(request)
     prefixes = await _prefixes(gateway, caller, offer)
     results: dict[int, Accepted] = {}
     good: list[tuple[int, Event]] = []
     for index, item in enumerate(offer.items):
         error = item.error if isinstance(item, Refused) else _objection(caller, item, prefixes)
         if error is None and isinstance(item, Event):
-            good.append((index, _signed(caller, item)))
+            good.append((index, _signed(caller, item, trace)))
         else:
             results[index] = Accepted(index, None, item.source, item.id, "rejected", error)
     await _within_limits(gateway, caller, good, results)
@@ -108,6 +109,12 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
     for item, result in zip(offer.items, ordered, strict=True):
         gateway.metrics.event(item.type if isinstance(item, Event) else "none", result.status)
     return ordered
+
+
+def trace_of(request: Request) -> str | None:
+    """The W3C trace context of a request, for events that carry none of their own; a malformed one is ignored."""
+    value = request.headers.get("traceparent", "")
+    return value if TRACEPARENT.match(value) else None
 
 
 async def _within_limits(
@@ -134,11 +141,14 @@ async def _into_ledger(gateway: Gateway, caller: Caller, events: Sequence[Event]
         gateway.pressure.leave(len(events))
 
 
-def _signed(caller: Caller, event: Event) -> Event:
-    """The event with the key that it came by, where a dataset bounds what one key may supply; never the caller's word."""
-    if event.type not in SUPPLYING:
-        return event
-    return replace(event, extensions={**event.extensions, SUPPLIER: caller.key_id})
+def _signed(caller: Caller, event: Event, trace: str | None) -> Event:
+    """The event with its request's trace, and with the key that it came by where a dataset bounds what one may supply."""
+    if trace is not None and event.traceparent is None:
+        event = replace(event, traceparent=trace)
+    if event.type in SUPPLYING:
+        # Never the caller's word.
+        event = replace(event, extensions={**event.extensions, SUPPLIER: caller.key_id})
+    return event
 
 
 async def _prefixes(gateway: Gateway, caller: Caller, offer: Offer) -> list[str]:

@@ -121,7 +121,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("infinity in metadata", with_data(metadata={"n": float("inf")}), "data.metadata"),
     ("NUL in a metadata key", with_data(metadata={"\0": CANARY}), "data.metadata"),
     ("65 metadata keys", with_data(metadata={str(n): n for n in range(65)}), "data.metadata"),
-    ("NaN in data_base64", without("data", data_base64=b64({**DATA, "metadata": {"n": float("nan")}})), "data.metadata"),
+    ("NaN in data_base64", without("data", data_base64=b64({**DATA, "metadata": {"n": float("nan")}})), "data_base64"),
+    ("a key twice in data_base64", without("data", data_base64=base64.b64encode(b'{"a": 1, "a": 2}').decode()), "data_base64"),
 ]  # fmt: skip
 
 

@@ -40,6 +40,7 @@ router = APIRouter(tags=["training"], route_class=Remembered)
 Recorder = Annotated[Caller, Depends(Allow(Scope.PUBLISH, Scope.TRAIN))]
 Trainer = Annotated[Caller, Depends(Allow(Scope.TRAIN))]
 ONE = "/v1/datasets/{dataset}"
+REVIEW = {"verdict": "approve", "example_ids": ["019a7c1e-5b7e-7c40-b3a1-2f6a1e1d0c55"]}
 MOST = training_store.MOST - 1
 """Rows that the store gives at once, less the one that tells of the next page."""
 
@@ -151,7 +152,7 @@ async def examples(
     return json_response(page(items, limit, ["example_id"]))
 
 
-@router.post(ONE + "/examples/review", responses=answers(ReviewView), openapi_extra=takes(ReviewBody))
+@router.post(ONE + "/examples/review", responses=answers(ReviewView), openapi_extra=takes(ReviewBody, REVIEW))
 async def review(request: Request, caller: Trainer, dataset: str) -> Response:
     """Approve, quarantine or withdraw examples; approved ones count towards the threshold from now on."""
     as_known_name(dataset, "dataset")

@@ -126,7 +126,11 @@ async def models(request: Request, caller: Reader) -> Response:
     return json_response({"items": items, "aliases": aliases})
 
 
-@router.post("/v1/models/{alias}/rollback", responses=answers(AliasView), openapi_extra=takes(RollbackBody))
+@router.post(
+    "/v1/models/{alias}/rollback",
+    responses=answers(AliasView),
+    openapi_extra=takes(RollbackBody, {"reason": "wrong tone"}),
+)
 async def rollback(request: Request, caller: Trainer, alias: str) -> Response:
     """Point an alias at the model that it meant before."""
     as_known_name(alias, "alias")

@@ -99,7 +99,11 @@ async def delete(request: Request, caller: Admin, webhook_id: str) -> Response:
     return no_content()
 
 
-@router.post(ONE + "/rotate", responses=answers(WebhookCreated), openapi_extra=takes(RotateBody))
+@router.post(
+    ONE + "/rotate",
+    responses=answers(WebhookCreated),
+    openapi_extra=takes(RotateBody, {"overlap_seconds": 3600}),
+)
 async def rotate(request: Request, caller: Admin, webhook_id: str) -> Response:
     """Give an endpoint a new secret; the one before signs too until the overlap has passed."""
     gateway = gateway_of(request)

@@ -1,0 +1,17 @@
+"""What several tests of this folder stand on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.conftest import Stack
+from tests.infra.two_tenants import TwoTenants, open_two_tenants
+
+
+@pytest.fixture(scope="module")
+async def two_tenants(stack: Stack) -> AsyncIterator[TwoTenants]:
+    """Every tenant table, the vectors of a space included, with a row of each tenant; tests leave it as it is."""
+    async with open_two_tenants(stack) as opened:
+        yield opened
