@@ -59,7 +59,7 @@ async def test_binary_attributes_are_decoded_once(
             answer.json()["results"][0]["event_id"],
         )
     assert row is not None
-    assert (row["subject"], row["attributes"], row["data"]) == (kept, {"myextension": kept}, DATA)
+    assert (row["subject"], row["attributes"]["myextension"], row["data"]) == (kept, kept, DATA)
 
 
 @pytest.mark.parametrize(
