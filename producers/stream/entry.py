@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from producers.gateway.body import parse_json
 from schemas.envelope import Event, parse_event
 from schemas.errors import BadInput, PenstockError, TooLarge
+from schemas.strict_json import parse_json
 
 MAX_DATA = 50 * 1024 * 1024
 
