@@ -28,7 +28,7 @@ from arq.worker import func
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bars import Bar, arguments, report
-from infra import bus, queue_keys, wire
+from infra import bus, push, wire
 from infra.local import processes
 from infra.local.binaries import valkey_server
 from schemas.work import Pushable
@@ -118,7 +118,6 @@ async def pickup(port: int, count: int) -> tuple[list[float], list[float], float
         functions, redis_settings=settings(port), queue_name=QUEUE, handle_signals=False, **options
     )
     serving = asyncio.create_task(worker.async_run())
-    push = pool.register_script((Path(bus.__file__).parent / "scripts" / "push.lua").read_text())
     await asyncio.sleep(1.5)
     before = int((await pool.info("stats"))["total_commands_processed"])
     await asyncio.sleep(5)
@@ -126,7 +125,7 @@ async def pickup(port: int, count: int) -> tuple[list[float], list[float], float
     for number in range(count):
         picked.clear()
         payload = serialize_job("probe", (time.perf_counter(),), {}, None, 0, serializer=wire.dumps)
-        await push(keys=[QUEUE, queue_keys.bell(QUEUE)], args=["arq:job:", f"job-{number}", 0, payload])
+        await push.enqueue(pool, QUEUE, [push.QueuedJob(f"job-{number}", 0, "", payload)])
         await picked.wait()
         await asyncio.sleep(0.004)
     now = time.time()
@@ -175,7 +174,7 @@ async def enqueue(port: int, count: int) -> float:
     client = bus.open_redis(f"redis://{processes.LOOPBACK}:{port}/0")
     jobs = [Pushable(UUID(int=number), "noop", QUEUE, 0.0) for number in range(count)]
     began = time.perf_counter()
-    await bus.push(client, jobs)
+    await push.push(client, jobs)
     bulk = count / (time.perf_counter() - began)
     await client.aclose()
     await pool.aclose(close_connection_pool=True)

@@ -40,6 +40,8 @@ limits          what a tenant may have
 replies         answers, kept for requests that come again
 endpoints       webhook endpoints and their secrets
 filters         metadata filters become parameters
+push            ids onto arq queues, into lanes
+concurrency     how many jobs of a type or tenant run at once
 queue_keys      the Redis keys that are ours
 llm_errors      each error of the model API has one place in our tree
 llm_replies     raw replies become vectors, texts and deltas

@@ -6,26 +6,18 @@ all the same, and the sweeper pushes it later.
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import Any
-from uuid import UUID
 
 import orjson
 import redis.asyncio
 import structlog
-from arq.constants import job_key_prefix
-from arq.jobs import serialize_job
 from redis.exceptions import RedisError
 
-from infra import queue_keys, wire
 from infra.coalesce import Coalescer
 from infra.database import Database
 from infra.ledger import Accepted, Offered, accept, offer
+from infra.push import push
 from schemas.envelope import Event
 from schemas.errors import Permanent
 from schemas.registry import EVENT_TYPES
@@ -33,8 +25,6 @@ from schemas.work import Pushable
 
 GROUP = 500
 GROUP_BYTES = 4 * 1024 * 1024
-PUSH_CHUNK = 1000
-_ID = str(UUID(int=0))
 _log = structlog.get_logger("penstock.bus")
 
 
@@ -44,48 +34,6 @@ def open_redis(url: str) -> redis.asyncio.Redis:
         url, socket_connect_timeout=5, socket_timeout=30, health_check_interval=30, retry_on_timeout=False
     )
     return client
-
-
-@cache
-def _push_script() -> str:
-    return (Path(__file__).parent / "scripts" / "push.lua").read_text(encoding="utf-8")
-
-
-def _payload(kind: str, now_ms: int) -> tuple[bytes, bytes]:
-    """What stands before and after the event's id in an arq job of a type: the job holds nothing else."""
-    head, _, tail = serialize_job(kind, (_ID,), {}, None, now_ms, serializer=wire.dumps).partition(
-        _ID.encode()
-    )
-    return head, tail
-
-
-async def push(client: redis.asyncio.Redis, jobs: Sequence[Pushable]) -> int:
-    """Put events on their queues: ids only, idempotent, one call per queue and thousand.
-
-    Returns:
-        How many were not there before.
-
-    Raises:
-        redis.exceptions.RedisError: Redis is away; nothing is lost, the sweeper will push.
-    """
-    by_queue: dict[str, list[Pushable]] = defaultdict(list)
-    for job in jobs:
-        by_queue[job.queue].append(job)
-    script = client.register_script(_push_script())
-    now = time.time_ns() // 1_000_000
-    added = 0
-    for queue, group in by_queue.items():
-        for start in range(0, len(group), PUSH_CHUNK):
-            arguments: list[Any] = [job_key_prefix]
-            payloads: dict[str, tuple[bytes, bytes]] = {}
-            for job in group[start : start + PUSH_CHUNK]:
-                if job.type not in payloads:
-                    payloads[job.type] = _payload(job.type, now)
-                head, tail = payloads[job.type]
-                event_id = str(job.event_id).encode()
-                arguments += (event_id, b"%d" % round(job.delay * 1000), head + event_id + tail)
-            added += int(await script(keys=[queue, queue_keys.bell(queue)], args=arguments))
-    return added
 
 
 class Bus:
@@ -160,7 +108,7 @@ class Bus:
             results = [await self._enter_alone(index, one) for index, one in enumerate(offered)]
         await self.push(
             [
-                Pushable(one.event_id, one.event.type, queue)
+                Pushable(one.event_id, one.event.type, queue, tenant=one.tenant_id)
                 for one, result in zip(offered, results, strict=True)
                 if result.status == "accepted" and (queue := EVENT_TYPES[one.event.type].queue) is not None
             ]

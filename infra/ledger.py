@@ -230,7 +230,7 @@ class Finish:
         """What Redis must know of an event that comes back."""
         if self.delay is None:
             return None
-        return Pushable(self.work.event_id, self.work.type, queue, self.delay)
+        return Pushable(self.work.event_id, self.work.type, queue, self.delay, self.work.tenant_id)
 
 
 async def finish(connection: Connection, finishes: Sequence[Finish]) -> None:

@@ -14,8 +14,9 @@ from uuid import UUID
 
 import redis.asyncio
 
-from infra import bus, letters
+from infra import letters
 from infra.database import Connection, queries
+from infra.push import push
 from schemas.errors import BadInput, NotFound
 from schemas.work import Pushable
 
@@ -133,8 +134,9 @@ async def replay(
         rows = await connection.fetch(queries("operations").replay, ids, waits, actor)
         entries = await letters.put_back(connection, client, ids, actor=actor)
         await _audit(connection, [*rows, *entries], actor, "dead.replay")
-    await bus.push(
-        client, [Pushable(row["event_id"], row["type"], row["queue"], row["wait"]) for row in rows]
+    await push(
+        client,
+        [Pushable(row["event_id"], row["type"], row["queue"], row["wait"], row["tenant_id"]) for row in rows],
     )
     return len(rows) + len(entries)
 

@@ -92,7 +92,9 @@ async def write(connection: Connection, said: Sequence[Said]) -> list[Pushable]:
         [row.said.publication.delay for row in everything],
     )
     return [
-        Pushable(row.event_id, row.said.publication.type, queue, row.said.publication.delay)
+        Pushable(
+            row.event_id, row.said.publication.type, queue, row.said.publication.delay, row.said.tenant_id
+        )
         for row in everything
         if (queue := EVENT_TYPES[row.said.publication.type].queue) is not None
     ]

@@ -20,7 +20,8 @@ from infra import queue_keys
 class QueueInsight:
     """How a queue stands. `oldest_ready_seconds` is 0 when nothing is ready.
 
-    `dead` counts the engine's own dead letters; ledgered work has its dead rows in the ledger.
+    `dead` counts the engine's own dead letters; ledgered work has its dead rows in the ledger. `lanes` is the number
+    of lanes (urgency, type and tenant) that wait for their turn.
     """
 
     queue: str
@@ -30,6 +31,7 @@ class QueueInsight:
     oldest_ready_seconds: float
     dead: int
     paused: bool
+    lanes: int = 0
 
 
 @cache
@@ -43,11 +45,18 @@ async def insight(client: redis.asyncio.Redis, queue: str) -> QueueInsight:
     Raises:
         redis.exceptions.RedisError: Redis is away.
     """
-    keys = [queue, queue_keys.running(queue), queue_keys.dead_times(queue), queue_keys.paused(queue)]
+    keys = [
+        queue,
+        queue_keys.running(queue),
+        queue_keys.dead_times(queue),
+        queue_keys.paused(queue),
+        queue_keys.turns(queue, urgent=True),
+        queue_keys.turns(queue, urgent=False),
+    ]
     script = client.register_script(_script())
     reply = await cast("Awaitable[list[Any]]", script(keys=keys))
-    ready, deferred, running, age_ms, dead, paused = (int(value) for value in reply)
-    return QueueInsight(queue, ready, deferred, running, max(0, age_ms) / 1000, dead, paused == 1)
+    ready, deferred, running, age_ms, dead, paused, lanes = (int(value) for value in reply)
+    return QueueInsight(queue, ready, deferred, running, max(0, age_ms) / 1000, dead, paused == 1, lanes)
 
 
 async def pause(client: redis.asyncio.Redis, queue: str) -> None:

@@ -16,6 +16,26 @@ def bell(queue: str) -> str:
     return f"{PREFIX}{queue}:bell"
 
 
+def lane_prefix(queue: str) -> str:
+    """Begins the lanes: lists of job ids by urgency, type and tenant; owned by the queue, gone when empty."""
+    return f"{PREFIX}{queue}:lane:"
+
+
+def turns(queue: str, *, urgent: bool) -> str:
+    """A list of the lanes that have work, in the order of their turns; owned by the queue, gone when empty."""
+    return f"{PREFIX}{queue}:turns:{'urgent' if urgent else 'bulk'}"
+
+
+def turn(queue: str) -> str:
+    """Counts claims, so that shares also hold for workers that claim one job at a time; expires after a day."""
+    return f"{PREFIX}{queue}:turn"
+
+
+def group_prefix(queue: str) -> str:
+    """Begins the sets of job ids of groups whose number at once is limited; each expires after a day."""
+    return f"{PREFIX}{queue}:group:"
+
+
 def paused(queue: str) -> str:
     """Exists while an operator has paused the queue; owned by the operator."""
     return f"{PREFIX}{queue}:paused"

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from infra.concurrency import parse_limits
 from schemas.errors import Misconfigured
 
 SECRETS = (
@@ -171,6 +172,10 @@ class Settings(BaseSettings):
     )
 
     concurrency: int = Field(64, ge=1, le=10_000, description="Jobs that a worker process holds at once.")
+    limits: str = Field(
+        "",
+        description="Jobs that the whole fleet runs at once: `type T=N`, `tenant T=N` or `tenant *=N`, comma-separated.",
+    )
     lease: float = Field(30.0, ge=1, description="A worker that is silent for so long loses its jobs.")
     grace: float = Field(20.0, ge=0, description="How long running jobs may finish after SIGTERM.")
 
@@ -184,6 +189,12 @@ class Settings(BaseSettings):
     url: str = Field("http://127.0.0.1:8420", description="Client commands: where the gateway is.")
     api_key: SecretStr | None = Field(None, description="Client commands: the key they send.")
     admin_key: SecretStr | None = Field(None, description="Client commands: the key for administration.")
+
+    @field_validator("limits")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        parse_limits(text)
+        return text
 
     @classmethod
     def settings_customise_sources(

@@ -24,8 +24,9 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from infra import bus, queue_keys
+from infra import queue_keys
 from infra.database import Database, queries
+from infra.push import push
 from schemas.errors import PenstockError
 from schemas.work import Pushable
 
@@ -123,7 +124,7 @@ class Sweeper:
                 rows = await connection.fetch(queries("sweeper").unfinished, after, PAGE)
             if not rows:
                 break
-            pushed += await bus.push(self._redis, _pushables(rows))
+            pushed += await push(self._redis, _pushables(rows))
             seen += len(rows)
             after = rows[-1]["event_id"]
             await self._redis.set(LEADER, self._name, px=LEADER_TTL_MS)
@@ -159,7 +160,7 @@ class Sweeper:
                 break
             missing = await self._missing(_pushables(rows))
             if missing:
-                pushed += await bus.push(self._redis, missing)
+                pushed += await push(self._redis, missing)
             after = rows[-1]["event_id"]
         if pushed:
             _log.info("sweeper.pushed", events=pushed)
@@ -187,6 +188,7 @@ def _pushables(rows: Sequence[Any]) -> list[Pushable]:
             row["type"],
             row["queue"],
             0.0 if row["due_at"] is None else max(0.0, (row["due_at"] - now).total_seconds()),
+            row["tenant_id"],
         )
         for row in rows
     ]

@@ -38,6 +38,7 @@ class EventType:
         direction: who may publish it.
         queue: the arq queue that carries it; none for events that only go out.
         major: the newest major version that this code knows.
+        urgent: whether it is taken before bulk work of the same queue (which keeps a quarter all the same).
     """
 
     name: str
@@ -45,6 +46,7 @@ class EventType:
     direction: Direction
     queue: str | None = None
     major: int = 1
+    urgent: bool = False
 
     @property
     def dataschema(self) -> str:
@@ -58,12 +60,12 @@ def _table(*types: EventType) -> dict[str, EventType]:
 
 EVENT_TYPES = _table(
     EventType("document.added", inbound.DocumentAdded, Direction.IN, INGEST),
-    EventType("document.deleted", inbound.DocumentDeleted, Direction.IN, INGEST),
+    EventType("document.deleted", inbound.DocumentDeleted, Direction.IN, INGEST, urgent=True),
     EventType("query.received", inbound.QueryReceived, Direction.IN, ANSWER),
     EventType("feedback.received", inbound.FeedbackReceived, Direction.IN, TRAIN),
     EventType("example.recorded", inbound.ExampleRecorded, Direction.IN, TRAIN),
-    EventType("training.batch_ready", inbound.TrainingBatchReady, Direction.IN, TRAIN),
-    EventType("training.advance", internal.TrainingAdvance, Direction.INTERNAL, TRAIN),
+    EventType("training.batch_ready", inbound.TrainingBatchReady, Direction.IN, TRAIN, urgent=True),
+    EventType("training.advance", internal.TrainingAdvance, Direction.INTERNAL, TRAIN, urgent=True),
     EventType("stream.refused", internal.StreamRefused, Direction.KEPT),
     EventType("delivery.due", internal.DeliveryDue, Direction.INTERNAL, DELIVER),
     EventType("document.indexed", outbound.DocumentIndexed, Direction.OUT),

@@ -74,9 +74,13 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Pushable:
-    """What Redis must know of an event: its id, its type, its queue, and the seconds until it is due."""
+    """What Redis must know of an event: its id, its type, its queue, the seconds until it is due, and whose turn it takes.
+
+    Work of a tenant waits in lanes, which are served in turn; without a tenant it waits in the order of time.
+    """
 
     event_id: UUID
     type: str
     queue: str
     delay: float = 0.0
+    tenant: str = ""

@@ -21,6 +21,7 @@ from arq.connections import RedisSettings
 from infra import wire
 from infra.budget import Budget
 from infra.bus import Bus, open_redis
+from infra.concurrency import parse_limits
 from infra.database import Database
 from infra.governor import Governor
 from infra.llm import ModelApi
@@ -159,6 +160,7 @@ async def open_host(
                 job_deserializer=wire.loads,
                 max_jobs=settings.concurrency,
                 lease=settings.lease,
+                limits=parse_limits(settings.limits),
                 job_completion_wait=round(settings.grace),
                 handle_signals=False,
                 burst=burst,

@@ -1,16 +1,53 @@
--- Puts jobs on one arq queue: payload without expiry, place in the queue, one ring of the bell. Idempotent: a job that
--- waits or runs keeps its place, and its payload is the same, because it holds nothing but the event's id.
+-- Puts jobs on one arq queue: payload without expiry, place in the queue, place in a lane, one ring of the bell.
+-- Idempotent: a job that waits or runs keeps its place, and its payload is the same, because it holds nothing but the
+-- event's id and its lane.
 --
--- KEYS: 1 queue (ZSET), 2 bell (LIST)
--- ARGV: 1 job key prefix, then per job: id, delay in milliseconds, payload
+-- KEYS: 1 queue (ZSET), 2 bell (LIST), 3 urgent turns (LIST), 4 bulk turns (LIST)
+-- ARGV: 1 job key prefix, 2 prefix of lanes, then per job: id, delay in milliseconds, lane ('' = none), payload
 -- Returns: how many jobs were not there before.
+--
+-- A job that waits in a lane has its due time less 2^52 as its score (see claim.lua). Deferred jobs enter their lane
+-- when they come due: the claim reads it from the payload.
+local LANED = 4503599627370496
+local queue, lane_prefix = KEYS[1], ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local added = 0
-for i = 2, #ARGV, 3 do
-  redis.call('SET', ARGV[1] .. ARGV[i], ARGV[i + 2], 'NX')
-  added = added + redis.call('ZADD', KEYS[1], 'NX', now + ARGV[i + 1], ARGV[i])
+
+if redis.call('ZCARD', queue) == 0 and redis.call('EXISTS', KEYS[3], KEYS[4]) > 0 then
+  -- Other workers than ours ran everything that the lanes speak of.
+  for i = 3, 4 do
+    for _, lane in ipairs(redis.call('LRANGE', KEYS[i], 0, -1)) do redis.call('UNLINK', lane_prefix .. lane) end
+    redis.call('DEL', KEYS[i])
+  end
 end
+
+local added, entered = 0, {}
+for i = 3, #ARGV, 4 do
+  local id, delay, lane = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+  local waits = lane ~= '' and delay == 0
+  redis.call('SET', ARGV[1] .. id, ARGV[i + 3], 'NX')
+  local new = redis.call('ZADD', queue, 'NX', waits and now - LANED or now + delay, id)
+  added = added + new
+  if waits and new == 1 then
+    entered[lane] = entered[lane] or {}
+    table.insert(entered[lane], id)
+  end
+end
+
+for lane, ids in pairs(entered) do
+  local key = lane_prefix .. lane
+  local length = redis.call('RPUSH', key, unpack(ids))
+  if length == #ids then
+    redis.call('RPUSH', string.sub(lane, 1, 1) == 'u' and KEYS[3] or KEYS[4], lane)
+  elseif length > redis.call('ZCARD', queue) then
+    -- Entries of jobs that are gone lie at the head: stock arq takes jobs in this order too, and knows no lanes.
+    local head = redis.call('LRANGE', key, 0, 2 * #ids)
+    local scores, gone = redis.call('ZMSCORE', queue, unpack(head)), 0
+    while gone < #head and not (scores[gone + 1] and tonumber(scores[gone + 1]) < 0) do gone = gone + 1 end
+    redis.call('LTRIM', key, gone, -1)
+  end
+end
+
 if added > 0 then
   redis.call('LPUSH', KEYS[2], '1')
   redis.call('LTRIM', KEYS[2], 0, 3)

@@ -23,11 +23,12 @@ import redis.asyncio
 from cli.demo.receiver import Receiver
 from cli.demo.stack import free_port
 from cli.local import make_tenant, model_environment
-from infra.bus import Bus, open_redis, push
+from infra.bus import Bus, open_redis
 from infra.database import Database
 from infra.local.environment import child_environment
 from infra.local.model.server import ModelServer
 from infra.local.servers import Servers
+from infra.push import push
 from schemas.envelope import Event, parse_event
 from schemas.registry import EVENT_TYPES
 from schemas.work import Pushable

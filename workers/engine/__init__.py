@@ -3,6 +3,7 @@
 - `worker`       `Worker`: the main loop; takes the arguments of `arq.Worker` and more
 - `types`        what passes between the engine and a runner: claimed jobs and verdicts
 - `policy`       an error becomes a verdict; pure
+- `face`         methods of arq's that only others call
 - `lifetime`     how a worker begins and ends
 - `schedule`     when to claim next, and how many
 - `alarm`        ends the main loop's sleep

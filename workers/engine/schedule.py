@@ -7,6 +7,7 @@ from typing import Final
 from workers.engine.store import Claim
 
 SHORTEST_POLL: Final = 0.005
+HELD_POLL: Final = 0.1
 
 
 class Schedule:
@@ -27,6 +28,7 @@ class Schedule:
         self.wanted = True
         self.suspects = False
         self.alone = False
+        self.held = False
         self.claim_at = 0.0
         self.tick_at = 0.0
 
@@ -56,7 +58,9 @@ class Schedule:
             return
         self.suspects = claim.suspects > 0
         self.wanted = claim.more or (self.suspects and not self.isolates)
-        wait = self.poll
+        self.held = claim.held
+        # Limits hold for the fleet: another worker's job may make room, of which nobody tells us.
+        wait = min(self.poll, HELD_POLL) if claim.held else self.poll
         if claim.next_due_ms is not None:
             # One millisecond more, because Redis's clock was cut to whole ones.
             wait = min(wait, max(0.0, (claim.next_due_ms - claim.now_ms + 1) / 1000))

@@ -7,7 +7,7 @@ a `redis` error goes to the caller, who knows whether it may.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from arq.constants import abort_jobs_ss
 from infra import queue_keys
 from workers.engine.lua import Script
 
+HEADER: Final = 7
 FIELDS: Final = 6
 
 Verb = Literal["done", "dead", "again", "lost"]
@@ -35,7 +36,10 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim brought and what is known about the rest of the queue."""
+    """What a claim brought and what is known about the rest of the queue.
+
+    `held` says that limits keep ready work back.
+    """
 
     now_ms: int
     next_due_ms: int | None
@@ -44,6 +48,7 @@ class Claim:
     more: bool
     paused: bool
     jobs: Sequence[Candidate]
+    held: bool = False
 
 
 class Settlement(NamedTuple):
@@ -77,9 +82,18 @@ class QueueStore:
         lease_ms: how long a claim holds without renewal.
         memory_ms: how long after its end a lease is still recognised as lost. A crash loop's back-off must be
             shorter than this, or a killer is never found.
+        limits: group → how many of its jobs the whole fleet runs at once (see `limits`); holds for work in lanes.
     """
 
-    def __init__(self, redis: ArqRedis, queue: str, *, lease_ms: int, memory_ms: int) -> None:
+    def __init__(
+        self,
+        redis: ArqRedis,
+        queue: str,
+        *,
+        lease_ms: int,
+        memory_ms: int,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
         self.queue = queue
         self.lease_ms = lease_ms
         self.memory_ms = memory_ms
@@ -96,6 +110,16 @@ class QueueStore:
             self._bell,
             abort_jobs_ss,
             queue_keys.running(queue),
+            queue_keys.turns(queue, urgent=True),
+            queue_keys.turns(queue, urgent=False),
+            queue_keys.turn(queue),
+        ]
+        bounds = dict(limits or {})
+        self._claim_rest: list[str | int] = [
+            queue_keys.lane_prefix(queue),
+            queue_keys.group_prefix(queue),
+            len(bounds),
+            *(value for pair in bounds.items() for value in pair),
         ]
         self._finish_keys = [
             queue,
@@ -130,20 +154,21 @@ class QueueStore:
             self.memory_ms,
             "alone" if alone else "many",
             "1" if aborts else "0",
+            *self._claim_rest,
             *ids,
         ]
         reply = await self._claim(keys=self._claim_keys, args=args)
-        now_ms, next_due, token, suspects, more, paused = reply[:FIELDS]
+        now_ms, next_due, token, suspects, more, paused, held = reply[:HEADER]
         jobs = [
             Candidate(
                 reply[at].decode(),
-                int(float(reply[at + 1])),
+                int(reply[at + 1]),
                 reply[at + 2],
                 int(reply[at + 3] or 0),
                 reply[at + 4],
                 reply[at + 5] == 1,
             )
-            for at in range(FIELDS, len(reply), FIELDS)
+            for at in range(HEADER, len(reply), FIELDS)
         ]
         return Claim(
             now_ms=now_ms,
@@ -153,6 +178,7 @@ class QueueStore:
             more=more == 1,
             paused=paused == 1,
             jobs=jobs,
+            held=held == 1,
         )
 
     async def finish(self, settlements: Sequence[Settlement]) -> list[str]:

@@ -7,7 +7,7 @@ counters, signal handlers). Only what is between is different: see docs/decision
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -17,11 +17,11 @@ from arq.utils import timestamp_ms
 from arq.worker import Function
 
 from workers.engine.doorbell import Doorbell
+from workers.engine.face import Face
 from workers.engine.handover import Handover
 from workers.engine.intake import sort
 from workers.engine.isolation import Isolation
 from workers.engine.leases import Leases
-from workers.engine.lifetime import Lifetime
 from workers.engine.narration import Narration
 from workers.engine.outbox import Outbox
 from workers.engine.plain import PlainJobs
@@ -39,7 +39,7 @@ async def _nothing(ctx: dict[Any, Any]) -> None:
     """Satisfies arq, which wants at least one function."""
 
 
-class Worker(Lifetime):
+class Worker(Face):
     """arq's worker with leases, batches and a doorbell.
 
     Args:
@@ -50,6 +50,8 @@ class Worker(Lifetime):
         lease_memory: seconds after its end for which a lease is still recognised as lost. None: 30 leases.
         isolate: argv of a command that calls `solo.run_solo`. Jobs whose worker died twice then run in such a child
             process; without it they run here, alone.
+        limits: how many jobs of a group the whole fleet runs at once: ``type T``, ``tenant T``, or ``tenant *`` for each
+            tenant that is not named. They hold for work in lanes, which is what `infra.bus` pushes with a tenant.
         narrate: log in arq's words, two lines per job with its arguments. Leaks payloads; for debugging.
         options: the other arguments of `arq.Worker`. `poll_delay` is the slow poll for producers that do not ring.
     """
@@ -63,6 +65,7 @@ class Worker(Lifetime):
         lease: float = 30.0,
         lease_memory: float | None = None,
         isolate: Sequence[str] | None = None,
+        limits: Mapping[str, int] | None = None,
         narrate: bool = False,
         **options: Any,
     ) -> None:
@@ -73,6 +76,7 @@ class Worker(Lifetime):
         self._runner = batch_runner
         self._policy = policy
         self._isolate = isolate
+        self._limits = limits
         self._lease_ms = round(lease * 1000)
         self._memory_ms = round((lease * 30 if lease_memory is None else lease_memory) * 1000)
         self._narration = Narration(narrate=narrate, log_results=self.log_results)
@@ -92,7 +96,13 @@ class Worker(Lifetime):
 
     def _assemble(self) -> None:
         """Put the parts around the pool, once there is one."""
-        store = QueueStore(self.pool, self.queue_name, lease_ms=self._lease_ms, memory_ms=self._memory_ms)
+        store = QueueStore(
+            self.pool,
+            self.queue_name,
+            lease_ms=self._lease_ms,
+            memory_ms=self._memory_ms,
+            limits=self._limits,
+        )
         self._store = store
         self._leases = Leases(store, self._link, lost=self._lost)
         self._outbox = Outbox(store, self._link, settled=self._leases.settled)
@@ -233,9 +243,6 @@ class Worker(Lifetime):
         await self._outbox.join()
         return 0 <= self.max_burst_jobs <= self._jobs_started() or await self.pool.zcard(self.queue_name) == 0
 
-    def _jobs_started(self) -> int:
-        return self.jobs_complete + self.jobs_retried + self.jobs_failed + self.job_counter
-
     def _look_again(self) -> None:
         self._schedule.wanted = True
         self._alarm.ring()
@@ -244,6 +251,8 @@ class Worker(Lifetime):
         self.job_counter -= 1
         if self.job_counter == 0:
             self._schedule.alone = False
+        if self._schedule.held:
+            self._schedule.wanted = True
         was_full = self.job_counter == self.max_jobs - 1
         reason = self._schedule.wanted or self._schedule.suspects
         if reason or was_full or self.burst or self._stopping:
@@ -284,14 +293,3 @@ class Worker(Lifetime):
         if self._plain.running:
             max_age_ms = abort_job_max_age * 1000
             self._plain.abort(await self._store.abort_requests(now_ms=timestamp_ms(), max_age_ms=max_age_ms))
-
-    async def start_jobs(self, job_ids: list[bytes]) -> None:
-        """Claim and start these jobs, as arq's method of this name does; the main loop does not use it."""
-        self._take(await self._store.claim(want=max(1, self._room()), ids=job_ids))
-
-    async def _poll_iteration(self) -> None:
-        """One claim and one round of housekeeping, as arq's method of this name; the main loop does not use it."""
-        room = self._room()
-        if room > 0:
-            self._take(await self._claim(room))
-        await self._tick()

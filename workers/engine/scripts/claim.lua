@@ -1,103 +1,244 @@
--- Takes up to `want` ready jobs under lease, with payloads, attempt counters and losses, in one call.
+-- Takes up to `want` ready jobs under lease, lanes in turn, with payloads, attempt counters and losses, in one call.
 --
--- KEYS  1 queue  2 lost  3 clock  4 paused  5 bell  6 arq:abort  7 running
+-- KEYS  1 queue  2 lost  3 clock  4 paused  5 bell  6 arq:abort  7 running  8 urgent turns  9 bulk turns  10 turn
 -- ARGV  1 want  2 lease_ms  3 memory_ms (how long after its end a lease is still recognised as lost)
 --       4 mode: 'many', or 'alone' (take one suspect: a job whose worker died at least twice)
---       5 '1' if abort requests are to be honoured  6… explicit ids (then only these are considered)
--- Reply {now_ms, next_due_ms or -1, token, suspects, more, paused,
---        then per job: id, score, payload or false, tries or false, losses, aborted}
+--       5 '1' if abort requests are to be honoured  6 prefix of lanes  7 prefix of limited groups' sets
+--       8 n limits, then n pairs (group, at most)  then explicit ids (then only these are considered)
+-- Reply {now_ms, next_due_ms or -1, token, suspects, more, paused, held (limits keep ready work back),
+--        then per job: id, due_ms, payload or false, tries or false, losses, aborted}
 --
 -- A claim moves the job's score to the end of its lease: nobody sees the job as ready before that, neither our
 -- workers nor arq's, and nobody has to sweep. arq's keys are known only once the sorted set is read: they cannot be
 -- declared, so Redis Cluster is out.
+--
+-- Scores: a job that waits in a lane has its due time less 2^52, so all such jobs lie below zero and what is in no
+-- lane (arq's own producers, work that came due, lapsed leases) is found between zero and now without scanning.
+local LANED = 4503599627370496
+local SUSPECT, RETURNING, EXTRA_VISITS = 2, 500, 64
 local queue, lost_key, clock_key = KEYS[1], KEYS[2], KEYS[3]
 local want, lease, memory = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local alone, honour_aborts = ARGV[4] == 'alone', ARGV[5] == '1'
+local alone, honour_aborts, lane_prefix, group_prefix = ARGV[4] == 'alone', ARGV[5] == '1', ARGV[6], ARGV[7]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local found
-if #ARGV > 5 then
-  found = {}
-  for i = 6, #ARGV do
-    local score = redis.call('ZSCORE', queue, ARGV[i])
-    if score and tonumber(score) <= now then
-      found[#found + 1] = ARGV[i]
-      found[#found + 1] = score
-    end
-  end
-else
-  found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, want + 1)
-end
+local limits, limited = {}, tonumber(ARGV[8]) > 0
+for i = 9, 7 + 2 * ARGV[8], 2 do limits[ARGV[i]] = tonumber(ARGV[i + 1]) end
+local explicit = #ARGV > 8 + 2 * ARGV[8] and {unpack(ARGV, 9 + 2 * ARGV[8])}
 
-if #found == 0 then
-  local first = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
-  return {now, tonumber(first[2]) or -1, 0, 0, 0, 0}
+if not explicit then
+  local first = tonumber(redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2])
+  if not first or first > now then return {now, first or -1, 0, 0, 0, 0, 0} end
 end
-if redis.call('EXISTS', KEYS[4]) == 1 then
-  return {now, -1, 0, 0, 0, 1}
-end
+if redis.call('EXISTS', KEYS[4]) == 1 then return {now, -1, 0, 0, 0, 1, 0} end
 
--- Suspects are passed over in mode 'many', so the window is wider by as many as there can be.
 local known_losses = redis.call('HLEN', lost_key)
-if known_losses > 0 and #ARGV == 5 then
+local moves, suspects, more, held = {}, 0, 0, 0
+local taken, fresh = {}, {}
+local loose, returning, seen = {}, {}, {}
+
+local function move(id, score)
+  moves[#moves + 1], moves[#moves + 2] = score, id
+end
+
+-- The losses of each of these jobs, or false for those that may not be taken now.
+local function vet(ids, in_lane)
+  local keys = {}
+  for i = 1, #ids do keys[i] = 'arq:in-progress:' .. ids[i] end
+  local holders = redis.call('MGET', unpack(keys))
+  local losses_of = known_losses > 0 and redis.call('HMGET', lost_key, unpack(ids)) or {}
+  local free = {}
+  for i = 1, #ids do
+    local losses = tonumber(losses_of[i] or 0)
+    if holders[i] then
+      local left = redis.call('PTTL', keys[i])
+      local is_lease = string.sub(holders[i], 1, 1) == 'L'
+      if is_lease and left <= memory then
+        -- The lease ran out: its worker died, or was away for that long.
+        losses = redis.call('HINCRBY', lost_key, ids[i], 1)
+        redis.call('PEXPIRE', lost_key, 86400000)
+        redis.call('DEL', keys[i])
+        known_losses = known_losses + 1
+      else
+        -- Still leased (Job.abort() resets scores), held by stock arq, or a cron job that must not run twice.
+        move(ids[i], now + (is_lease and left - memory or math.min(left > 0 and left or 5000, 5000)))
+        losses = false
+      end
+    end
+    if losses and (losses >= SUSPECT) ~= alone then
+      if not alone then
+        suspects = suspects + 1
+        if in_lane then move(ids[i], now) end
+      end
+      losses = false
+    end
+    free[i] = losses
+  end
+  return free
+end
+
+-- Sorts what is due outside the lanes into `loose` and, by their lanes, `returning`. Suspects are passed over in
+-- mode 'many', so the window is wider by as many as there can be.
+local function look(found)
+  local ids, dues = {}, {}
+  for i = 1, #found, 2 do
+    if not seen[found[i]] then
+      seen[found[i]] = true
+      ids[#ids + 1], dues[#dues + 1] = found[i], tonumber(found[i + 1])
+    end
+  end
+  if #ids == 0 then return end
+  local free, keys = vet(ids), {}
+  for i = 1, #ids do keys[i] = 'arq:job:' .. ids[i] end
+  local payloads = redis.call('MGET', unpack(keys))
+  for i = 1, #ids do
+    if free[i] then
+      local due = dues[i] < 0 and dues[i] + LANED or dues[i]
+      local lane = not alone and not explicit and payloads[i] and string.match(payloads[i], '"lane":"([^"]*)"}$')
+      if lane then
+        returning[lane] = returning[lane] or {}
+        table.insert(returning[lane], 1, ids[i])
+        move(ids[i], due - LANED)
+      else
+        loose[#loose + 1] = {ids[i], due, free[i], payloads[i]}
+      end
+    end
+  end
+end
+
+if explicit then
+  local found, scores = {}, redis.call('ZMSCORE', queue, unpack(explicit))
+  for i = 1, #explicit do
+    if scores[i] and tonumber(scores[i]) <= now then
+      found[#found + 1], found[#found + 2] = explicit[i], scores[i]
+    end
+  end
+  look(found)
+else
+  -- Without any lane, what lies below zero has lost its lane, and is put into one again.
+  local lowest = redis.call('EXISTS', KEYS[8], KEYS[9]) > 0 and 0 or '-inf'
   local window = want + 1 + math.min(known_losses, 1000)
-  found = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'WITHSCORES', 'LIMIT', 0, window)
-end
-
-local ids, scores, holders_keys = {}, {}, {}
-for i = 1, #found, 2 do
-  ids[#ids + 1] = found[i]
-  scores[#scores + 1] = found[i + 1]
-  holders_keys[#holders_keys + 1] = 'arq:in-progress:' .. found[i]
-end
-local holders = redis.call('MGET', unpack(holders_keys))
-local losses_of = known_losses > 0 and redis.call('HMGET', lost_key, unpack(ids)) or {}
-
-local taken, moves, suspects, more = {}, {}, 0, 0
-for i = 1, #ids do
-  local id, holder, free = ids[i], holders[i], true
-  local losses = tonumber(losses_of[i] or 0)
-  if holder then
-    local left = redis.call('PTTL', holders_keys[i])
-    local is_lease = string.sub(holder, 1, 1) == 'L'
-    if is_lease and left <= memory then
-      -- The lease ran out: its worker died, or was away for that long.
-      losses = redis.call('HINCRBY', lost_key, id, 1)
-      redis.call('PEXPIRE', lost_key, 86400000)
-      redis.call('DEL', holders_keys[i])
-    else
-      -- Still leased (Job.abort() resets scores), held by stock arq, or a cron job that must not run twice.
-      free = false
-      local wait = is_lease and left - memory or math.min(left > 0 and left or 5000, 5000)
-      moves[#moves + 1] = now + wait
-      moves[#moves + 1] = id
-    end
-  end
-  if free then
-    local suspect = losses >= 2
-    if suspect and not alone then
-      suspects = suspects + 1
-    elseif alone and not suspect then
-      free = false
-    elseif #taken >= want then
-      more = 1
-      if not alone then break end
-    else
-      taken[#taken + 1] = {id, scores[i], losses}
-    end
+  look(redis.call('ZRANGEBYSCORE', queue, lowest, now, 'WITHSCORES', 'LIMIT', 0, window))
+  if next(returning) then
+    look(redis.call('ZRANGEBYSCORE', queue, lowest, now, 'WITHSCORES', 'LIMIT', 0, RETURNING))
   end
 end
+
+local function turns_of(lane)
+  return string.sub(lane, 1, 1) == 'u' and KEYS[8] or KEYS[9]
+end
+
+-- Work that comes back waited its turn already: it goes to the head of its lane.
+for lane, ids in pairs(returning) do
+  if redis.call('LPUSH', lane_prefix .. lane, unpack(ids)) == #ids then redis.call('RPUSH', turns_of(lane), lane) end
+end
+if #moves > 0 then redis.call('ZADD', queue, 'XX', unpack(moves)) end
+moves = {}
+
+-- How many of `share` jobs of a lane the limits let through now. A group's set is pruned only when it is full: it is
+-- never counted down, so that no crash can leave it wrong.
+local function allowed(groups, share)
+  for _, group in ipairs(groups) do
+    local key, running = group_prefix .. group.name, fresh[group.name] or 0
+    if running + redis.call('SCARD', key) + share > group.limit then
+      local ids = redis.call('SMEMBERS', key)
+      local ends = #ids > 0 and redis.call('ZMSCORE', KEYS[7], unpack(ids)) or {}
+      for i = 1, #ids do
+        if ends[i] and tonumber(ends[i]) > now then running = running + 1 else redis.call('SREM', key, ids[i]) end
+      end
+      share = math.min(share, math.max(0, group.limit - running))
+    end
+  end
+  return share
+end
+
+local function groups_of(lane)
+  local kind, tenant = string.match(lane, '^%a/([^/]*)/(.*)$')
+  local groups = {}
+  local per_type, per_tenant = limits['type ' .. kind], limits['tenant ' .. tenant] or limits['tenant *']
+  if per_type then groups[1] = {name = 'type ' .. kind, limit = per_type} end
+  if per_tenant then groups[#groups + 1] = {name = 'tenant ' .. tenant, limit = per_tenant} end
+  return groups
+end
+
+local visits = 0
+-- Takes from lanes in turn, each its share of the room, until the room is used or a whole round brings nothing.
+local function from_lanes(turns, room)
+  local goal = math.min(want, #taken + room)
+  local progress = true
+  while progress and #taken < goal do
+    progress = false
+    local lanes = redis.call('LLEN', turns)
+    local equal = math.max(1, math.floor((goal - #taken) / lanes))
+    for _ = 1, lanes do
+      if #taken >= goal then return end
+      if visits >= want + EXTRA_VISITS then
+        more = 1
+        return
+      end
+      visits = visits + 1
+      local lane = redis.call('LPOP', turns)
+      local key, groups = lane_prefix .. lane, limited and groups_of(lane) or {}
+      local share = allowed(groups, equal)
+      local ids = share > 0 and redis.call('LPOP', key, share) or {}
+      local waiting, dues = {}, {}
+      local scores = #ids > 0 and redis.call('ZMSCORE', queue, unpack(ids)) or {}
+      for i = 1, #ids do
+        -- An entry whose job is gone, or has moved (stock arq ran it, say), is dropped.
+        if scores[i] and tonumber(scores[i]) < 0 then
+          waiting[#waiting + 1], dues[#dues + 1] = ids[i], tonumber(scores[i]) + LANED
+        end
+      end
+      local free = #waiting > 0 and vet(waiting, true) or {}
+      for i = 1, #waiting do
+        if free[i] then
+          taken[#taken + 1] = {waiting[i], dues[i], free[i], nil, groups}
+          for _, group in ipairs(groups) do fresh[group.name] = (fresh[group.name] or 0) + 1 end
+        end
+      end
+      if share == 0 then held = 1 end
+      progress = progress or #ids > 0
+      if redis.call('EXISTS', key) == 1 then redis.call('RPUSH', turns, lane) end
+    end
+  end
+end
+
+local loosened = 0
+local function from_loose(room)
+  while room > 0 and #taken < want and loosened < #loose do
+    loosened, room = loosened + 1, room - 1
+    taken[#taken + 1] = loose[loosened]
+  end
+end
+
+local urgent, bulk = 0, 0
+if not alone and not explicit then urgent, bulk = redis.call('LLEN', KEYS[8]), redis.call('LLEN', KEYS[9]) end
+if urgent + bulk == 0 then
+  from_loose(want)
+else
+  -- Urgent before bulk, but bulk keeps a quarter; what has no lane counts as one bulk lane. `turn` makes the shares
+  -- hold also for workers that claim one job at a time.
+  local turn = redis.call('INCR', KEYS[10])
+  redis.call('PEXPIRE', KEYS[10], 86400000)
+  local others = bulk + (#loose > 0 and 1 or 0)
+  local kept = others > 0 and math.floor((want + turn % 4) / 4) or 0
+  from_lanes(KEYS[8], want - kept)
+  local room = want - #taken
+  from_loose(math.floor((room + turn % (bulk + 1)) / (bulk + 1)))
+  from_lanes(KEYS[9], want - #taken)
+  from_loose(want)
+  from_lanes(KEYS[8], want - #taken)
+  if #taken >= want and redis.call('EXISTS', KEYS[8], KEYS[9]) > 0 then more = 1 end
+end
+if loosened < #loose then more = 1 end
+if #moves > 0 then redis.call('ZADD', queue, 'XX', unpack(moves)) end
 
 local next_due = -1
 if more == 0 then
   local after = redis.call('ZRANGEBYSCORE', queue, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
   next_due = tonumber(after[2]) or -1
 end
-if #taken == 0 then
-  if #moves > 0 then redis.call('ZADD', queue, 'XX', unpack(moves)) end
-  return {now, next_due, 0, suspects, more, 0}
-end
+if #taken == 0 then return {now, next_due, 0, suspects, more, 0, held} end
 
 -- Fencing token: Redis's clock in microseconds, never behind the last one given out for this queue.
 local token = time[1] * 1000000 + time[2]
@@ -106,33 +247,28 @@ if last and tonumber(last) >= token then token = tonumber(last) + 1 end
 local token_text = string.format('%.0f', token)
 redis.call('SET', clock_key, token_text, 'PX', 86400000)
 
-local reads = {}
-for i = 1, #taken do
-  reads[i] = 'arq:job:' .. taken[i][1]
-  reads[#taken + i] = 'arq:retry:' .. taken[i][1]
-end
-local values = redis.call('MGET', unpack(reads))
-local aborts = {}
-if honour_aborts then
-  local only = {}
-  for i = 1, #taken do only[i] = taken[i][1] end
-  aborts = redis.call('ZMSCORE', KEYS[6], unpack(only))
-end
-
-local leases = {}
-local reply, until_ms = {now, next_due, token_text, suspects, more, 0}, now + lease
+local only, payload_keys, retry_keys, leases = {}, {}, {}, {}
 for i = 1, #taken do
   local id = taken[i][1]
+  only[i], payload_keys[i], retry_keys[i] = id, 'arq:job:' .. id, 'arq:retry:' .. id
+  leases[2 * i - 1], leases[2 * i] = now + lease, id
+end
+local payloads, tries = redis.call('MGET', unpack(payload_keys)), redis.call('MGET', unpack(retry_keys))
+local aborts = honour_aborts and redis.call('ZMSCORE', KEYS[6], unpack(only)) or {}
+local reply = {now, next_due, token_text, suspects, more, 0, held}
+for i = 1, #taken do
+  local id, due, losses, _, groups = unpack(taken[i], 1, 5)
   redis.call('SET', 'arq:in-progress:' .. id, 'L' .. token_text, 'PX', lease + memory)
-  leases[2 * i - 1], leases[2 * i] = until_ms, id
   local n = #reply
-  reply[n + 1], reply[n + 2] = id, taken[i][2]
-  reply[n + 3], reply[n + 4] = values[i], values[#taken + i]
-  reply[n + 5], reply[n + 6] = taken[i][3], aborts[i] and 1 or 0
+  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = id, string.format('%.0f', due), payloads[i], tries[i]
+  reply[n + 5], reply[n + 6] = losses, aborts[i] and 1 or 0
+  for _, group in ipairs(groups or {}) do
+    redis.call('SADD', group_prefix .. group.name, id)
+    redis.call('PEXPIRE', group_prefix .. group.name, 86400000)
+  end
 end
 redis.call('ZADD', queue, 'XX', unpack(leases))
 redis.call('ZADD', KEYS[7], unpack(leases))
-if #moves > 0 then redis.call('ZADD', queue, 'XX', unpack(moves)) end
 
 if more == 1 and redis.call('LLEN', KEYS[5]) == 0 then
   -- Work remains: wake the next idle worker.
