@@ -62,7 +62,7 @@ class Outbox(Calls):
                         raise one.error
                 await self._act_as_before(*before)
         self.committed += [
-            Pushable(one.event_id, one.event.type, queue)
+            Pushable(one.event_id, one.event.type, queue, tenant=one.tenant_id)
             for one, result in zip(offered, results, strict=True)
             if result.status == "accepted" and (queue := EVENT_TYPES[one.event.type].queue) is not None
         ]
