@@ -28,6 +28,7 @@ from infra.local import processes
 from infra.local.binaries import valkey_server
 from infra.local.stack import LocalStack
 from infra.migrate import migrate
+from infra.push import push
 from schemas.envelope import Event, parse_event
 from schemas.registry import INGEST
 from schemas.work import Pushable
@@ -101,7 +102,7 @@ class Place:
         async with self.redis() as client:
             for start in range(0, count, 100_000):
                 ids = await connection.fetch(BACKLOG, start, min(count, start + 100_000) - 1, TENANTS)
-                await bus.push(client, [Pushable(row[0], "document.added", INGEST) for row in ids])
+                await push(client, [Pushable(row[0], "document.added", INGEST, 0.0, row[1]) for row in ids])
         await connection.close()
 
 
@@ -116,7 +117,7 @@ WITH numbers AS (
 INSERT INTO events (tenant_id, event_id, source, id, type, queue, data)
 SELECT tenant, event_id, 'backlog', n::text, 'document.added', 'penstock:ingest',
   jsonb_build_object('collection', 'bench', 'document_id', n::text, 'content', 'text')
-FROM numbers RETURNING event_id
+FROM numbers RETURNING event_id, tenant_id
 """
 
 
