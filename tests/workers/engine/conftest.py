@@ -15,6 +15,7 @@ from infra.local import processes
 from infra.local.binaries import valkey_server
 from infra.local.valkey import ValkeyServer
 from tests.workers.engine.harness import QUEUE, MakeWorker
+from tests.workers.engine.lanes import Queue
 from workers.engine import Worker
 
 
@@ -46,6 +47,12 @@ async def pool(redis_settings: RedisSettings) -> AsyncIterator[ArqRedis]:
     await client.flushall()
     yield client
     await client.aclose(close_connection_pool=True)
+
+
+@pytest.fixture
+def queue(pool: ArqRedis) -> Queue:
+    """An empty queue with lanes."""
+    return Queue(pool)
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -20,59 +18,7 @@ from infra.push import push
 from infra.queue_insight import insight
 from schemas.work import Pushable
 from tests.workers.engine.harness import QUEUE, MakeWorker
-from workers.engine.store import Claim, QueueStore, Settlement
-
-TENANTS = ("ada", "bob", "cyd")
-
-
-class Queue:
-    """A queue that a test fills by `infra.bus` and empties by claims."""
-
-    def __init__(self, pool: ArqRedis) -> None:
-        self.pool = pool
-        self.tenant: dict[str, str] = {}
-
-    def store(self, *, lease_ms: int = 30_000, **limits: int) -> QueueStore:
-        """One worker's store; limits are written `tenant_ada=1`."""
-        bounds = {name.replace("_", " ").replace("each", "*"): limit for name, limit in limits.items()}
-        return QueueStore(self.pool, QUEUE, lease_ms=lease_ms, memory_ms=60_000, limits=bounds)
-
-    async def push(
-        self, tenant: str, count: int = 1, *, kind: str = "document.added", delay: float = 0.0
-    ) -> list[str]:
-        """Push events of a tenant."""
-        ids = [UUID(int=len(self.tenant) + number) for number in range(count)]
-        await push(self.pool, [Pushable(one, kind, QUEUE, delay, tenant) for one in ids])
-        self.tenant |= {str(one): tenant for one in ids}
-        return [str(one) for one in ids]
-
-    def shares(self, claim: Claim) -> Counter[str]:
-        """How many jobs of each tenant a claim brought; those of arq's own producers count as such."""
-        return Counter(self.tenant.get(job.job_id, "arq") for job in claim.jobs)
-
-    async def lanes(self) -> dict[str, list[str]]:
-        """What waits in each lane that has a turn."""
-        found: dict[str, list[str]] = {}
-        for urgent in (True, False):
-            turns = queue_keys.turns(QUEUE, urgent=urgent)
-            for lane in await cast("Awaitable[list[bytes]]", self.pool.lrange(turns, 0, -1)):
-                assert lane.decode() not in found
-                key = queue_keys.lane_prefix(QUEUE) + lane.decode()
-                ids = await cast("Awaitable[list[bytes]]", self.pool.lrange(key, 0, -1))
-                found[lane.decode()] = [one.decode() for one in ids]
-        return found
-
-
-@pytest.fixture
-def queue(pool: ArqRedis) -> Queue:
-    """An empty queue."""
-    return Queue(pool)
-
-
-async def finish(store: QueueStore, claim: Claim, verb: Any = "done", delay_ms: int = 0) -> None:
-    """End all jobs of a claim in one way."""
-    if claim.jobs:
-        await store.finish([Settlement(job.job_id, claim.token, verb, delay_ms) for job in claim.jobs])
+from tests.workers.engine.lanes import TENANTS, Queue, finish
 
 
 async def test_a_flood_of_one_tenant_does_not_starve_another(queue: Queue) -> None:
@@ -236,38 +182,6 @@ async def test_nothing_is_left_of_lanes_when_all_is_done(pool: ArqRedis, queue: 
     assert set() == {key async for key in pool.scan_iter() if await pool.pttl(key) < 0}
 
 
-async def test_a_tenants_limit_holds_for_the_whole_fleet(queue: Queue) -> None:
-    """The others go on; a job that ends makes room, one that waits for its retry too."""
-    await queue.push("ada", 10)
-    await queue.push("bob", 3)
-    first, second = queue.store(tenant_ada=2), queue.store(tenant_ada=2)
-    claim = await first.claim(want=4)
-    assert {"ada": 2, "bob": 2} == queue.shares(claim)
-    rest = await second.claim(want=4)
-    assert ({"bob": 1}, True, False) == (queue.shares(rest), rest.held, rest.more)
-    assert (True, []) == ((held := await second.claim(want=4)).held, list(held.jobs))
-    await finish(first, claim, "again", 60_000)
-    assert {"ada": 2} == queue.shares(await second.claim(want=4))
-
-
-async def test_a_types_limit_counts_all_tenants(queue: Queue) -> None:
-    """Three documents at once, whosever they are."""
-    for tenant in TENANTS:
-        await queue.push(tenant, 4)
-    await queue.push("ada", 4, kind="document.deleted")
-    bounds = {"type document.added": 3}
-    store = QueueStore(queue.pool, QUEUE, lease_ms=30_000, memory_ms=60_000, limits=bounds)
-    claim = await store.claim(want=20)
-    assert (7, True) == (len(claim.jobs), claim.held)
-
-
-async def test_what_a_dead_worker_held_does_not_count_against_a_limit(queue: Queue) -> None:
-    """Its lease is over: the limit is free again, without anybody counting down."""
-    await queue.push("ada", 2)
-    await queue.store(lease_ms=0, tenant_each=1).claim(want=2)
-    assert {"ada": 1} == queue.shares(await queue.store(tenant_each=1).claim(want=2))
-
-
 async def test_insight_sees_through_lanes(pool: ArqRedis, queue: Queue) -> None:
     """Ready, deferred and the oldest age are those of the due times, not of the scores."""
     await queue.push("ada", 3)
@@ -319,26 +233,6 @@ async def test_lanes_stay_true_to_the_queue_whatever_happens(queue: Queue, seed:
         await finish(store, claim)
         done |= {job.job_id for job in claim.jobs}
     assert set(queue.tenant) == done
-
-
-async def test_a_worker_at_a_limit_goes_on_by_itself(queue: Queue, make_worker: MakeWorker) -> None:
-    """One job of a tenant at once, ten in the queue: no slot runs two, and none waits for a poll."""
-    running: set[str] = set()
-    most: list[int] = []
-
-    async def work(ctx: dict[str, Any], event_id: str) -> None:
-        del ctx
-        running.add(event_id)
-        most.append(len(running))
-        await asyncio.sleep(0.005)
-        running.remove(event_id)
-
-    ids = await queue.push("ada", 10)
-    worker = make_worker(
-        func(work, name="document.added", keep_result=0), limits={"tenant *": 1}, poll_delay=30.0
-    )
-    await worker.main()
-    assert [1] * len(ids) == most
 
 
 async def test_a_late_tenant_overtakes_a_flood(queue: Queue, make_worker: MakeWorker) -> None:
