@@ -20,6 +20,7 @@ budget_rules    whether a call fits into the limits
 budget_book     what calls cost, added up and written
 prices          what models cost, from a dated file
 trainer         files and fine-tuning jobs
+provider_hooks  signed webhooks of the model provider wake the look at a job
 trainer_replies  what a trainer says, as plain values
 training_store  datasets and examples, as the CLI and the gateway see them
 training_runs   runs, as the CLI and the gateway see and steer them

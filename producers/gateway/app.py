@@ -23,6 +23,7 @@ from producers.gateway.routes import (
     documents,
     events,
     health,
+    hooks,
     queries,
     search,
     templates,
@@ -53,7 +54,19 @@ BODIES: list[type[BaseModel]] = [
     webhooks_shapes.WebhookChange,
     webhooks_shapes.RotateBody,
 ]
-ROUTERS = (events, documents, collections, search, queries, datasets, training, templates, webhooks, health)
+ROUTERS = (
+    events,
+    documents,
+    collections,
+    search,
+    queries,
+    datasets,
+    training,
+    templates,
+    webhooks,
+    hooks,
+    health,
+)
 
 
 def create_app(settings: Settings, resources: Gateway) -> FastAPI:

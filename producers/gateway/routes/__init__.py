@@ -9,5 +9,6 @@ datasets     examples, datasets, review
 training     runs, models, aliases
 templates    prompt templates
 webhooks     endpoints, deliveries, replay
+hooks        signed webhooks of the model provider
 health       healthz
 """
