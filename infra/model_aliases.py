@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from infra import outbox
-from infra.database import Database, queries
+from infra.database import Connection, Database, queries
 from infra.outbox import Said
 from schemas.errors import Conflict, NotFound
 from schemas.work import Publication, Pushable
@@ -87,21 +87,49 @@ async def rollback_alias(
         NotFound: the alias has never been changed.
         Conflict: there is nothing before the present model.
     """
-    sql = queries("training_store")
     async with database.transaction(tenant_id) as connection:
-        await connection.execute(queries("train").alias_turn, tenant_id, alias)
-        now = await connection.fetchrow(sql.lock_alias, tenant_id, alias)
-        if now is None:
-            raise NotFound(f"the alias {alias} has never been changed", field="alias")
-        if now["previous"] is None:
-            raise Conflict(f"the alias {alias} has no previous model", field="alias")
-        model = str(now["previous"])
-        # What the previous model had replaced in its time; the present one is not gone back to by a second rollback.
-        before = await connection.fetchval(sql.last_change, tenant_id, alias, model)
-        train = queries("train")
-        await connection.execute(train.set_alias, tenant_id, alias, model, before, None)
-        await connection.execute(train.add_alias_change, tenant_id, alias, model, before, None, reason, actor)
-        await connection.execute(sql.audit, tenant_id, actor, "model.rollback", alias, {"model": model})
-        data = {"alias": alias, "model": model, "previous": now["model"], "reason": reason}
-        said = [Said(tenant_id, Publication("model.rolled_back", data, subject=alias))]
-        return model, await outbox.write(connection, said)
+        model, publication = await roll_back_on(connection, tenant_id, alias, reason=reason, actor=actor)
+        return model, await outbox.write(connection, [Said(tenant_id, publication)])
+
+
+async def roll_back_on(
+    connection: Connection,
+    tenant_id: str,
+    alias: str,
+    *,
+    reason: str,
+    actor: str,
+    only_from: str | None = None,
+) -> tuple[str, Publication]:
+    """Point an alias back within somebody's transaction.
+
+    Args:
+        connection: acts for the tenant.
+        tenant_id: whose.
+        alias: which.
+        reason: for its history.
+        actor: for the audit log.
+        only_from: the model that it must mean now; any unless given.
+
+    Returns:
+        The model that the alias means now, and what to say.
+
+    Raises:
+        NotFound: the alias has never been changed.
+        Conflict: there is nothing before the present model, or it means another one than it must.
+    """
+    sql, train = queries("training_store"), queries("train")
+    await connection.execute(train.alias_turn, tenant_id, alias)
+    now = await connection.fetchrow(sql.lock_alias, tenant_id, alias)
+    if now is None:
+        raise NotFound(f"the alias {alias} has never been changed", field="alias")
+    if now["previous"] is None or (only_from is not None and now["model"] != only_from):
+        raise Conflict(f"the alias {alias} has no previous model", field="alias")
+    model = str(now["previous"])
+    # What the previous model had replaced in its time; the present one is not gone back to by a second rollback.
+    before = await connection.fetchval(sql.last_change, tenant_id, alias, model)
+    await connection.execute(train.set_alias, tenant_id, alias, model, before, None)
+    await connection.execute(train.add_alias_change, tenant_id, alias, model, before, None, reason, actor)
+    await connection.execute(sql.audit, tenant_id, actor, "model.rollback", alias, {"model": model})
+    data = {"alias": alias, "model": model, "previous": now["model"], "reason": reason}
+    return model, Publication("model.rolled_back", data, subject=alias)

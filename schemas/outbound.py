@@ -173,6 +173,15 @@ class ModelRolledBack(Shape):
     reason: str
 
 
+class ModelEnding(Shape):
+    """A tuned model that serves, or the one that it was tuned from, ends soon at its provider."""
+
+    alias: str
+    model: str
+    ends_on: str
+    days: int
+
+
 class EndpointDisabled(Shape):
     """A webhook endpoint was disabled."""
 

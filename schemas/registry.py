@@ -83,6 +83,7 @@ EVENT_TYPES = _table(
     EventType("model.promoted", outbound.ModelPromoted, Direction.OUT),
     EventType("model.rejected", outbound.ModelRejected, Direction.OUT),
     EventType("model.rolled_back", outbound.ModelRolledBack, Direction.OUT),
+    EventType("model.ending", outbound.ModelEnding, Direction.OUT),
     EventType("endpoint.disabled", outbound.EndpointDisabled, Direction.OUT),
     EventType("event.dead", outbound.EventDead, Direction.OUT),
 )

@@ -20,6 +20,7 @@ monitor       validating, queued, running
 evaluate      evaluating: models answer the held-out examples
 grading       what an answer is worth
 verdict       the bootstrap, and whether to promote
+keeper        models while they serve: rolled back when they fail, announced before they end
 finish        promotion and rejection
 ending        a run's end: examples used or free again, files and jobs cleaned up
 """

@@ -14,6 +14,7 @@ from workers.train.advance import open_advance
 from workers.train.batch import batch_dead, open_batch
 from workers.train.ending import open_dead
 from workers.train.feedback import open_feedback
+from workers.train.keeper import Keeper
 from workers.train.recorded import open_recorded
 from workers.train.runs import Wing
 
@@ -36,6 +37,9 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
         egress = await held.enter_async_context(Egress(policy))
         admission = Admission(resources, resources.models)
         held.push_async_callback(admission.aclose)
+        keeper = Keeper(resources, resources.models)
+        keeper.start()
+        held.push_async_callback(keeper.aclose)
         wing = Wing(resources, trainer, resources.models)
         yield {
             "example.recorded": HandlerSpec(open_recorded(admission, settings.train_base_model)),

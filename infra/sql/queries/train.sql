@@ -314,3 +314,29 @@ SELECT question, answer, status, alias, model, passages, citations FROM answers 
 -- name: feedback_dataset
 -- Where feedback about answers of an alias belongs: the alias's first dataset.
 SELECT dataset, approval FROM datasets WHERE tenant_id = $1 AND alias = $2 ORDER BY created_at, dataset LIMIT 1
+
+-- name: served_models
+-- The tuned models that serve, all tenants'.
+SELECT * FROM served_models()
+
+-- name: service
+-- How a model has done under an alias lately: answers that another model had to give, and those that it was tried for.
+SELECT count(*) FILTER (WHERE instead) AS failed, count(*) AS tried
+FROM (
+  SELECT report ->> 'instead_of' = $3 AS instead, model FROM answers
+  WHERE tenant_id = $1 AND alias = $2 AND created_at > greatest($5::timestamptz, now() - interval '10 minutes')
+    AND status IN ('answered', 'abstained') AND model IS NOT NULL AND NOT report ? 'same_as'
+  ORDER BY created_at DESC LIMIT 2000) AS lately
+-- What the base model answered without a try is neither: the tuned one was being avoided.
+WHERE instead OR model IS DISTINCT FROM $4
+
+-- name: warn
+-- Notes when a model ends, and of how many days before its end somebody is told now; no row when that was done.
+UPDATE models SET shutdown_date = $3, warned_days = $4
+WHERE tenant_id = $1 AND model = $2 AND (warned_days IS NULL OR warned_days > $4)
+RETURNING model
+
+-- name: set_shutdown
+-- Notes when a model ends, or that it does not.
+UPDATE models SET shutdown_date = $3, warned_days = CASE WHEN $3::date IS NULL THEN NULL ELSE warned_days END
+WHERE tenant_id = $1 AND model = $2 AND shutdown_date IS DISTINCT FROM $3
