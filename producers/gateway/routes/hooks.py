@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from infra import provider_hooks
-from producers.gateway.body import parse_json, read_bytes
+from producers.gateway.body import read_bytes
 from producers.gateway.openapi import answers
 from producers.gateway.resources import gateway_of
 from producers.gateway.respond import no_content
 from schemas.errors import NotFound
+from schemas.strict_json import parse_json
 
 router = APIRouter(tags=["hooks"])
 MAX_HOOK = 64 * 1024
