@@ -9,6 +9,7 @@ resolver   names to addresses
 dial       connects to the address that was checked, and to no other
 headers    what a tenant may set, and what is kept of a reply
 stream     the bytes of one connection
+kept       connections between requests
 proxy      the tunnel through the operator's egress proxy
 door       `Egress`: sends one request, within a deadline and a size, and follows nothing
 """

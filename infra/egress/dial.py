@@ -7,6 +7,7 @@ verifies the host's name.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ssl
 import time
@@ -15,7 +16,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import cast
 
 import httpcore2
 import structlog
@@ -24,7 +24,7 @@ from infra.egress.policy import EgressPolicy
 from infra.egress.proxy import open_tunnel
 from infra.egress.ranges import Address
 from infra.egress.resolver import Resolver
-from infra.egress.stream import ProbedStream
+from infra.egress.stream import Line
 from schemas.errors import BlockedTarget, CallFailed, Unavailable
 
 log = structlog.get_logger()
@@ -70,7 +70,6 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         self._policy = policy
         self._resolver = resolver
         self._tls = tls
-        self._network = cast("httpcore2.AsyncNetworkBackend", httpcore2.AnyIOBackend())
 
     async def connect_tcp(
         self,
@@ -92,9 +91,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         addresses = await self._checked(host, port)
         if (proxy := self._policy.proxy) is not None:
             _enter(Phase.PROXY)
-            stream = await open_tunnel(
-                self._network, proxy, addresses[0], port, tls=self._tls, timeout=timeout
-            )
+            stream = await open_tunnel(proxy, addresses[0], port, tls=self._tls, timeout=timeout)
         else:
             _enter(Phase.CONNECT)
             stream = await self._connect(addresses[:_MAX_TRIED], port, timeout)
@@ -117,7 +114,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         """Wait; part of the interface."""
-        await self._network.sleep(seconds)
+        await asyncio.sleep(seconds)
 
     async def _checked(self, host: str, port: int) -> Sequence[Address]:
         addresses = [_address(text) for text in await self._answers(host, port)]
@@ -145,10 +142,10 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         for index, address in enumerate(addresses):
             share = None if end is None else max(0.0, end - time.monotonic()) / (len(addresses) - index)
             try:
-                return ProbedStream.of(await self._network.connect_tcp(str(address), port, timeout=share))
-            except httpcore2.ConnectTimeout:
+                return await Line.connect(str(address), port, share)
+            except TimeoutError:
                 failure = CallFailed("the connection timed out", field="timeout")
-            except httpcore2.ConnectError as error:
+            except OSError as error:
                 failure = _refused(error, address)
         raise failure
 

@@ -20,6 +20,7 @@ import httpcore2
 from infra.egress.dial import PROGRESS, GuardedBackend, Phase, Progress
 from infra.egress.headers import kept as kept_headers
 from infra.egress.headers import outgoing
+from infra.egress.kept import Kept
 from infra.egress.policy import EgressPolicy
 from infra.egress.resolver import Resolver, SystemResolver
 from infra.egress.url import CheckedUrl
@@ -83,13 +84,10 @@ class Egress:
             raise ValueError("certificates must be verified")
         self.policy = policy
         self._resolver = resolver or SystemResolver()
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=context,
-            # The callers bound how much they send at once; a queue in here would be charged to the target.
-            max_connections=None,
-            max_keepalive_connections=max_idle,
-            keepalive_expiry=_KEEPALIVE_SECONDS,
-            network_backend=GuardedBackend(policy, self._resolver, context),
+        context.set_alpn_protocols(["http/1.1"])
+        # The callers bound how much they send at once; a queue in here would be charged to the target.
+        self._kept = Kept(
+            GuardedBackend(policy, self._resolver, context), context, max_idle, _KEEPALIVE_SECONDS
         )
 
     async def __aenter__(self) -> Self:
@@ -100,7 +98,7 @@ class Egress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the kept connections."""
-        await self._pool.aclose()
+        await self._kept.aclose()
         await self._resolver.aclose()
 
     async def request(
@@ -130,7 +128,7 @@ class Egress:
             Unavailable: our fault; ``field`` is dns, network or the name of a setting.
         """
         checked = self.policy.check_url(url)
-        sent = outgoing(checked, headers or {})
+        sent = outgoing(checked, headers or {}, content)
         progress = Progress()
         token = PROGRESS.set(progress)
         try:
@@ -163,10 +161,9 @@ class Egress:
         target = httpcore2.URL(
             scheme=url.scheme, host=url.host.encode(), port=url.port, target=url.target.encode()
         )
-        extensions = {"timeout": {"connect": timeout}}
-        async with self._pool.stream(
-            method, target, headers=headers, content=content, extensions=extensions
-        ) as response:
+        request = httpcore2.Request(method, target, headers=headers, content=content)
+        async with self._kept.take(url, timeout) as connection:
+            response = await connection.handle_async_request(request)
             kept = kept_headers(response.headers)
             body, truncated = bytearray(), False
             async with aclosing(response.aiter_stream()) as parts:
@@ -175,6 +172,7 @@ class Egress:
                     if len(body) > max_bytes:
                         truncated = True
                         break
+            await response.aclose()
         return Reply(response.status, kept, bytes(body[:max_bytes]), truncated, time.monotonic() - started)
 
     async def fetch(

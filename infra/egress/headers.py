@@ -52,12 +52,16 @@ def check_headers(headers: Mapping[str, str]) -> None:
             ) from None
 
 
-def outgoing(url: CheckedUrl, given: Mapping[str, str]) -> list[tuple[bytes | str, bytes | str]]:
+def outgoing(
+    url: CheckedUrl, given: Mapping[str, str], content: bytes | None
+) -> list[tuple[bytes | str, bytes | str]]:
     """The headers of a request: ours, then those given."""
     check_headers(given)
     out: list[tuple[bytes | str, bytes | str]] = [("Host", url.netloc), ("Accept-Encoding", "identity")]
     if "user-agent" not in {name.lower() for name in given}:
         out.append(("User-Agent", USER_AGENT))
+    if content is not None:
+        out.append(("Content-Length", str(len(content))))
     out += [(name.encode("ascii"), value.encode("latin-1")) for name, value in given.items()]
     return out
 

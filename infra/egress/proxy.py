@@ -13,7 +13,7 @@ import httpcore2
 
 from infra.egress.policy import Proxy
 from infra.egress.ranges import Address
-from infra.egress.stream import ProbedStream
+from infra.egress.stream import Line
 from schemas.errors import CallFailed, Unavailable
 
 _MAX_HEAD = 16 * 1024
@@ -22,7 +22,6 @@ _FIELD = "PENSTOCK_EGRESS_PROXY"
 
 
 async def open_tunnel(
-    backend: httpcore2.AsyncNetworkBackend,
     proxy: Proxy,
     address: Address,
     port: int,
@@ -38,12 +37,12 @@ async def open_tunnel(
     """
     stream: httpcore2.AsyncNetworkStream | None = None
     try:
-        stream = ProbedStream.of(await backend.connect_tcp(proxy.host, proxy.port, timeout=timeout))
+        stream = await Line.connect(proxy.host, proxy.port, timeout)
         if proxy.tls:
             stream = await stream.start_tls(tls, server_hostname=proxy.host, timeout=timeout)
         await stream.write(_request(proxy, address, port), timeout=timeout)
         status = await _status(stream, timeout)
-    except (httpcore2.NetworkError, httpcore2.TimeoutException):
+    except (OSError, TimeoutError, httpcore2.NetworkError, httpcore2.TimeoutException):
         await _close(stream)
         raise Unavailable("the egress proxy cannot be reached", field=_FIELD) from None
     except BaseException:

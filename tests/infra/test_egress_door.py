@@ -235,7 +235,7 @@ def test_whose_fault_a_failed_connection_is(number: int | None, address: str, ou
 async def test_socket_files_are_never_opened() -> None:
     """The guarded backend connects to no socket file."""
     async with Egress(LOOPBACK) as egress:
-        backend = egress._pool._network_backend
+        backend = egress._kept.backend
         assert isinstance(backend, GuardedBackend)
         with pytest.raises(BlockedTarget):
             await backend.connect_unix_socket("/run/x.sock")

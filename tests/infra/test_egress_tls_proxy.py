@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -215,3 +216,33 @@ async def test_silent_proxy_is_our_fault() -> None:
     async with Egress(gone, resolver=NAMES) as egress:
         with pytest.raises(Unavailable):
             await egress.request("GET", f"http://good.example:{server.port}/x")
+
+
+async def test_production_loop(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    """On uvloop, on which workers run, plain http, TLS, a tunnel, a bad name and a refusal end as they do here."""
+
+    async def all_of_it() -> list[object]:
+        found: list[object] = []
+        async with (
+            raw_server(ok) as plain,
+            raw_server(ok, tls=server_tls) as server,
+            raw_server(connect) as proxy,
+        ):
+            policy = EgressPolicy.parse("127.0.0.1:*")
+            async with Egress(policy, resolver=NAMES, tls=client_tls) as egress:
+                for _ in range(2):
+                    for url in (f"http://127.0.0.1:{plain.port}/", f"https://good.example:{server.port}/"):
+                        found.append((await egress.request("POST", url, content=b"x" * 200_000)).body)  # noqa: PERF401
+                for url in (f"https://other.example:{server.port}/", "http://127.0.0.1:1/"):
+                    with pytest.raises(CallFailed) as caught:
+                        await egress.request("GET", url)
+                    found.append(caught.value.field)
+            async with Egress(through(server, proxy), resolver=NAMES, tls=client_tls) as egress:
+                found.append((await egress.request("GET", f"https://good.example:{server.port}/")).body)
+        return [*found, plain.connections]
+
+    def on_uvloop() -> list[object]:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(all_of_it())
+
+    assert [*[b"hello"] * 4, "tls", "connect", b"hello", 1] == await asyncio.to_thread(on_uvloop)
