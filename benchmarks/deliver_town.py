@@ -19,12 +19,13 @@ import psutil
 import redis.asyncio
 
 from infra import outbox
-from infra.bus import open_redis, push
+from infra.bus import open_redis
 from infra.database import Database
 from infra.local.environment import child_environment
 from infra.local.stack import LocalStack
 from infra.migrate import migrate
 from infra.outbox import Said
+from infra.push import push
 from infra.secretbox import SecretBox
 from infra.signing_secrets import new_secret, seal_secret
 from schemas.work import Publication
