@@ -30,6 +30,7 @@ queues_app = typer.Typer(no_args_is_help=True, help="Pause, resume, drain or reb
 Tenant = Annotated[str | None, typer.Option(help="Only this tenant.")]
 Kind = Annotated[str | None, typer.Option("--type", help="Only this event type.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
+ATTEMPTS = ("queue", "type", "attempts", "done", "retried", "given_back", "dead", "wait_ms", "run_ms")
 SHORT = {queue.removeprefix("penstock:"): queue for queue in QUEUES}
 
 
@@ -60,13 +61,14 @@ def queue_named(name: str) -> str:
 async def _status() -> dict[str, Any]:
     from infra import governor, operations
     from infra.ops import dead_counts, scaling_of
-    from infra.queue_insight import insight
+    from infra.queue_insight import insight, type_rows
 
     async with owner_database() as database, database.connection() as connection, open_client() as client:
         dead = await dead_counts(database)
-        queues = [scaling_of(await insight(client, queue), dead.get(queue, 0)) for queue in QUEUES]
+        found = [await insight(client, queue) for queue in QUEUES]
         return {
-            "queues": queues,
+            "queues": [scaling_of(one, dead.get(one.queue, 0)) for one in found],
+            "types": type_rows(found),
             "events": await operations.counts(connection),
             "models": [asdict(one) for one in await governor.insight(client)],
         }
@@ -91,6 +93,9 @@ def status(
                     click.clear()
                 print_rows(found["queues"], columns, as_json=False)
                 typer.echo()
+                if found["types"]:
+                    print_rows(found["types"], ATTEMPTS, as_json=False)
+                    typer.echo()
                 print_rows(
                     found["events"],
                     ("type", "status", "events", "oldest"),

@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from infra import governor
 from infra.database import Database, queries
-from infra.queue_insight import QueueInsight, insight
+from infra.queue_insight import OUTCOMES, QueueInsight, insight
 from schemas.errors import PenstockError
 from schemas.registry import QUEUES
 
@@ -171,8 +171,27 @@ async def _queue_metrics(port: OpsPort) -> bytes:
                 f'penstock_queue_{name}{{queue="{one.queue}"}} {scaling_of(one, dead.get(one.queue, 0))[name]}'
                 for one in found
             ]
+        lines += _type_metrics(found)
         lines += _governor_metrics(await governor.insight(port.redis))
     return ("\n".join(lines) + "\n").encode() if lines else b""
+
+
+def _type_metrics(found: Sequence[QueueInsight]) -> list[str]:
+    """What became of attempts, by event type: counters over the whole fleet, from the workers' tally in Redis."""
+    each = [(f'queue="{one.queue}",type="{kind}"', sums) for one in found for kind, sums in one.types.items()]
+    lines = ["# TYPE penstock_attempts_total counter"]
+    lines += [
+        f'penstock_attempts_total{{{label},outcome="{outcome}"}} {getattr(sums, outcome)}'
+        for label, sums in each
+        for outcome in OUTCOMES
+    ]
+    for name in ("wait", "run"):
+        lines.append(f"# TYPE penstock_attempt_{name}_seconds summary")
+        for label, sums in each:
+            total = getattr(sums, f"{name}_seconds")
+            lines.append(f"penstock_attempt_{name}_seconds_sum{{{label}}} {total:.3f}")
+            lines.append(f"penstock_attempt_{name}_seconds_count{{{label}}} {sums.attempts}")
+    return lines
 
 
 def _governor_metrics(found: Sequence[governor.Insight]) -> list[str]:

@@ -36,6 +36,11 @@ def group_prefix(queue: str) -> str:
     return f"{PREFIX}{queue}:group:"
 
 
+def tally(queue: str) -> str:
+    """A hash of sums by event type: attempts that ended, their waits and times; expires after 30 idle days."""
+    return f"{PREFIX}{queue}:tally"
+
+
 def paused(queue: str) -> str:
     """Exists while an operator has paused the queue; owned by the operator."""
     return f"{PREFIX}{queue}:paused"

@@ -73,7 +73,8 @@ class HandlerSpec:
     """How one event type is handled.
 
     Attributes:
-        handle: does the work. What it raises is classified by `schemas.errors`: Permanent buries the event,
+        handle: does the work; made by `workers.engine.together.together` it gets many works of its type at once and
+            returns an outcome for each. What it raises is classified by `schemas.errors`: Permanent buries the event,
             Retryable tries again, Uncharged waits without charging an attempt; anything else counts as retryable.
         on_dead: runs in the transaction that buries the event, so that the thing the event was about gets its
             failed state and its out event.

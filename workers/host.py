@@ -161,6 +161,7 @@ async def open_host(
                 max_jobs=settings.concurrency,
                 lease=settings.lease,
                 limits=parse_limits(settings.limits),
+                tally=True,
                 job_completion_wait=round(settings.grace),
                 handle_signals=False,
                 burst=burst,

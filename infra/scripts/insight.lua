@@ -1,7 +1,8 @@
 -- How a queue stands, at a cost that does not depend on how much is waiting.
 --
--- KEYS: 1 queue (ZSET), 2 running (ZSET), 3 dead:at (ZSET), 4 paused, 5 urgent turns (LIST), 6 bulk turns (LIST)
--- Returns: ready, deferred, running, oldest ready age in milliseconds or -1, dead, paused, lanes that wait
+-- KEYS: 1 queue (ZSET), 2 running (ZSET), 3 dead:at (ZSET), 4 paused, 5 urgent turns (LIST), 6 bulk turns (LIST),
+--       7 tally (HASH)
+-- Returns: ready, deferred, running, oldest ready age in milliseconds or -1, dead, paused, lanes that wait, tally
 --
 -- What waits in a lane has its due time less 2^52 as its score (see claim.lua of the engine).
 local LANED = 4503599627370496
@@ -17,4 +18,5 @@ if ready > 0 then
   age = now - math.min(laned and tonumber(laned) + LANED or now, loose and tonumber(loose) or now)
 end
 local lanes = redis.call('LLEN', KEYS[5]) + redis.call('LLEN', KEYS[6])
-return {ready, deferred, running, age, redis.call('ZCARD', KEYS[3]), redis.call('EXISTS', KEYS[4]), lanes}
+return {ready, deferred, running, age, redis.call('ZCARD', KEYS[3]), redis.call('EXISTS', KEYS[4]), lanes,
+        redis.call('HGETALL', KEYS[7])}

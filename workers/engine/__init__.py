@@ -3,7 +3,7 @@
 - `worker`       `Worker`: the main loop; takes the arguments of `arq.Worker` and more
 - `types`        what passes between the engine and a runner: claimed jobs and verdicts
 - `policy`       an error becomes a verdict; pure
-- `face`         methods of arq's that only others call
+- `claiming`     how many jobs to claim, and the claim
 - `lifetime`     how a worker begins and ends
 - `schedule`     when to claim next, and how many
 - `alarm`        ends the main loop's sleep
@@ -14,6 +14,7 @@
 - `plain`        registered functions, run as in arq
 - `deadlines`    one timer for many timeouts
 - `handover`     everything else, given to the batch runner
+- `together`     a handler that takes many jobs of its type at once
 - `isolation`    a suspected killer, run in a child process
 - `solo`         the child's side of that
 - `outcome`      a verdict becomes a settlement
@@ -21,6 +22,7 @@
 - `leases`       what is held, and its heartbeat
 - `link`         waits while Redis is away
 - `deadletters`  jobs without a ledger row that can never succeed
+- `tally`        counts and times of attempts, by type
 - `narration`    what the log says about jobs
 - `supervisor`   several processes of one worker
 """

@@ -80,7 +80,7 @@ class Isolation:
                 self._settle(settle(job, verdict), verdict)
             else:
                 log.warning("engine.suspect_died", job_id=job.job_id, losses=job.losses + 1)
-                self._settle(Settlement(job.job_id, job.token, "lost"), None)
+                self._settle(Settlement(job.job_id, job.token, "lost", outcome="lost"), None)
 
     def _settle(self, settlement: Settlement, verdict: Verdict | None) -> None:
         self._job = None

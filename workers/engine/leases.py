@@ -31,14 +31,23 @@ class Leases:
         store: the queue.
         link: waits while Redis is away.
         lost: called for each job that another worker has now.
+        ended: called for each job that has left this worker, with how.
     """
 
-    def __init__(self, store: QueueStore, link: RedisLink, *, lost: Callable[[ClaimedJob], None]) -> None:
+    def __init__(
+        self,
+        store: QueueStore,
+        link: RedisLink,
+        *,
+        lost: Callable[[ClaimedJob], None],
+        ended: Callable[[ClaimedJob, Settlement], None] | None = None,
+    ) -> None:
         self.held: dict[str, ClaimedJob] = {}
         self.lag = 0.0
         self._store = store
         self._link = link
         self._lost = lost
+        self._ended = ended
         self._period = store.lease_ms / 1000 / BEATS_PER_LEASE
 
     @property
@@ -60,6 +69,8 @@ class Leases:
             job = held.get(settlement.job_id)
             if job is not None and job.token == settlement.token:
                 del held[settlement.job_id]
+                if self._ended is not None:
+                    self._ended(job, settlement)
 
     async def beat(self) -> None:
         """Renew until cancelled."""

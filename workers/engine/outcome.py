@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workers.engine.deadletters import letter_for
-from workers.engine.store import Settlement
+from workers.engine.store import Outcome, Settlement
 from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, Gone, RetryAt, Verdict
 
 
@@ -26,16 +26,22 @@ def settle(
         result_ttl_ms: how long it is kept; 0 for ever.
         keep_ms: how long the in-progress key outlives the job.
     """
+    outcome: Outcome
     match verdict:
-        case Done() | Gone():
-            letter = None
+        case Done():
+            letter, outcome = None, "done"
+        case Gone():
+            letter, outcome = None, "gone"
         case RetryAt(delay, charged):
             attempt = job.attempt if charged else None
-            return Settlement(job.job_id, job.token, "again", delay_ms=_ms(delay), attempt=attempt)
+            return Settlement(
+                job.job_id, job.token, "again", delay_ms=_ms(delay), attempt=attempt, outcome="retried"
+            )
         case GiveBack(delay):
-            return Settlement(job.job_id, job.token, "again", delay_ms=_ms(delay))
+            return Settlement(job.job_id, job.token, "again", delay_ms=_ms(delay), outcome="given_back")
         case Bury(reason, message, ledgered):
             letter = None if ledgered else letter_for(job, error=reason, message=message, cause=cause)
+            outcome = "dead"
     return Settlement(
         job.job_id,
         job.token,
@@ -44,6 +50,7 @@ def settle(
         result_ttl_ms=result_ttl_ms,
         keep_ms=keep_ms,
         letter=letter or b"",
+        outcome=outcome,
     )
 
 

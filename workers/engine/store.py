@@ -21,6 +21,7 @@ HEADER: Final = 7
 FIELDS: Final = 6
 
 Verb = Literal["done", "dead", "again", "lost"]
+Outcome = Literal["done", "gone", "retried", "given_back", "dead", "lost"]
 
 
 class Candidate(NamedTuple):
@@ -60,6 +61,7 @@ class Settlement(NamedTuple):
         result: arq's serialised result, if one is kept; `result_ttl_ms` 0 keeps it for ever.
         keep_ms: how long the in-progress key outlives the job (cron).
         letter: for `dead`, the dead letter as JSON.
+        outcome: what became of the attempt, for the tally.
     """
 
     job_id: str
@@ -71,6 +73,7 @@ class Settlement(NamedTuple):
     result_ttl_ms: int = 0
     keep_ms: int = 0
     letter: bytes = b""
+    outcome: Outcome = "done"
 
 
 class QueueStore:

@@ -16,8 +16,9 @@ from arq.typing import WorkerCoroutine
 from arq.utils import timestamp_ms
 from arq.worker import Function
 
+from schemas.registry import EVENT_TYPES
+from workers.engine.claiming import Claiming
 from workers.engine.doorbell import Doorbell
-from workers.engine.face import Face
 from workers.engine.handover import Handover
 from workers.engine.intake import sort
 from workers.engine.isolation import Isolation
@@ -27,11 +28,10 @@ from workers.engine.outbox import Outbox
 from workers.engine.plain import PlainJobs
 from workers.engine.policy import Policy
 from workers.engine.schedule import Schedule
-from workers.engine.store import Claim, QueueStore, Settlement
+from workers.engine.store import Claim, QueueStore
+from workers.engine.tally import Tally
 from workers.engine.types import BatchRunner, Bury, ClaimedJob, Done, GiveBack, Health, RetryAt, Verdict
 
-CLAIM_LIMIT: Final = 1000
-LAST_CLAIM: Final = 1.0
 SUSPECT: Final = 2
 
 
@@ -39,7 +39,7 @@ async def _nothing(ctx: dict[Any, Any]) -> None:
     """Satisfies arq, which wants at least one function."""
 
 
-class Worker(Face):
+class Worker(Claiming):
     """arq's worker with leases, batches and a doorbell.
 
     Args:
@@ -52,6 +52,7 @@ class Worker(Face):
             process; without it they run here, alone.
         limits: how many jobs of a group the whole fleet runs at once: ``type T``, ``tenant T``, or ``tenant *`` for each
             tenant that is not named. They hold for work in lanes, which is what `infra.bus` pushes with a tenant.
+        tally: count attempts and times by function in Redis, where `infra.queue_insight` reads them.
         narrate: log in arq's words, two lines per job with its arguments. Leaks payloads; for debugging.
         options: the other arguments of `arq.Worker`. `poll_delay` is the slow poll for producers that do not ring.
     """
@@ -66,6 +67,7 @@ class Worker(Face):
         lease_memory: float | None = None,
         isolate: Sequence[str] | None = None,
         limits: Mapping[str, int] | None = None,
+        tally: bool = False,
         narrate: bool = False,
         **options: Any,
     ) -> None:
@@ -77,6 +79,7 @@ class Worker(Face):
         self._policy = policy
         self._isolate = isolate
         self._limits = limits
+        self._tallies = tally
         self._lease_ms = round(lease * 1000)
         self._memory_ms = round((lease * 30 if lease_memory is None else lease_memory) * 1000)
         self._narration = Narration(narrate=narrate, log_results=self.log_results)
@@ -104,7 +107,9 @@ class Worker(Face):
             limits=self._limits,
         )
         self._store = store
-        self._leases = Leases(store, self._link, lost=self._lost)
+        self._tally = Tally(self.pool, self.queue_name, known=self._is_known) if self._tallies else None
+        ended = None if self._tally is None else self._tally.ended
+        self._leases = Leases(store, self._link, lost=self._lost, ended=ended)
         self._outbox = Outbox(store, self._link, settled=self._leases.settled)
         self._doorbell = Doorbell(store, self._link, hungry=lambda: self._room() > 0, rung=self._look_again)
         self._plain = PlainJobs(
@@ -173,36 +178,10 @@ class Worker(Face):
         await self._alarm.sleep(schedule.rest(self.loop.time(), room=self._room()))
         return False
 
-    def _room(self) -> int:
-        """How many jobs may be claimed now."""
-        if not self.allow_pick_jobs:
-            return 0
-        free = min(self.max_jobs - self.job_counter, self.queue_read_limit, CLAIM_LIMIT)
-        if self.burst and self.max_burst_jobs >= 0:
-            free = min(free, self.max_burst_jobs - self._jobs_started())
-        return self._schedule.room(free=free, running=self.job_counter)
-
-    async def _claim(self, room: int, *, alone: bool = False) -> Claim:
-        claiming = self.loop.create_task(
-            self._store.claim(want=room, alone=alone, aborts=self.allow_abort_jobs)
-        )
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            # A claim on its way cannot be unsaid: without this its jobs would wait for their leases to run out.
-            done, _ = await asyncio.wait([claiming], timeout=LAST_CLAIM)
-            if done and claiming.exception() is None:
-                self._return(claiming.result())
-            claiming.cancel()
-            raise
-
-    def _return(self, claim: Claim) -> None:
-        """Give back what a claim brought, untouched."""
-        for candidate in claim.jobs:
-            self._outbox.put(Settlement(candidate.job_id, claim.token, "again"))
-
     def _take(self, claim: Claim) -> None:
         """Start what a claim brought."""
+        if self._tally is not None:
+            self._tally.claimed(claim)
         jobs = sort(
             claim,
             queue=self.queue_name,
@@ -233,6 +212,8 @@ class Worker(Face):
         if self.allow_abort_jobs:
             await self._cancel_aborted_jobs()
         await self.heart_beat()
+        if self._tally is not None:
+            await self._tally.send()
         self._schedule.wanted = self._schedule.wanted or bool(self.cron_jobs)
 
     async def _burst_over(self) -> bool:
@@ -277,10 +258,15 @@ class Worker(Face):
             self._isolation.give_back_rest()
         try:
             await self._outbox.join()
+            if self._tally is not None:
+                await self._tally.send()
             await self._link.persist(lambda: self.pool.delete(self.health_check_key))
         except asyncio.CancelledError:
             self._outbox.abandon()
             raise
+
+    def _is_known(self, function: str) -> bool:
+        return function in self.functions or (self._runner is not None and function in EVENT_TYPES)
 
     def _lost(self, job: ClaimedJob) -> None:
         self._plain.lost(job)
