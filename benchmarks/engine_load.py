@@ -35,14 +35,14 @@ from workers.engine import Worker
 from workers.handling import Done, HandlerSpec, Outcome
 from workers.runtime import Runtime
 
-WAIT = 0.05
+WAIT = 0.1
 
 
 def functions(tally: Tally) -> list[Any]:
     """The no-op, as an arq function."""
 
-    async def noop(ctx: dict[str, Any]) -> None:
-        del ctx
+    async def noop(ctx: dict[str, Any], event_id: str) -> None:
+        del ctx, event_id
         tally.add()
 
     return [func(noop, name="noop", keep_result=0)]

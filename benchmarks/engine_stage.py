@@ -19,7 +19,6 @@ from uuid import UUID
 import asyncpg
 import redis.asyncio
 from arq.connections import ArqRedis, RedisSettings, create_pool
-from arq.jobs import serialize_job
 
 from infra import bus, wire
 from infra.bus import Bus
@@ -66,17 +65,14 @@ class Place:
         async with self.redis() as client:
             await client.flushall()
 
-    async def fill(self, count: int, *, first: int = 0) -> None:
-        """Put `count` no-op jobs into arq's queue, with ids that do not repeat, as fast as Redis takes them."""
-        now = time.time_ns() // 1_000_000
-        payload = serialize_job("noop", (), {}, None, now, serializer=wire.dumps)
+    async def fill(self, count: int, *, lanes: bool) -> None:
+        """Put `count` no-op jobs into the queue: in the lanes of all tenants, or as arq's own producers would."""
+        jobs = [
+            Pushable(UUID(int=number), "noop", QUEUE, 0.0, TENANTS[number % len(TENANTS)] if lanes else "")
+            for number in range(count)
+        ]
         async with self.redis() as client:
-            for start in range(first, first + count, PAGE):
-                ids = [str(UUID(int=number)) for number in range(start, min(first + count, start + PAGE))]
-                async with client.pipeline(transaction=False) as pipe:
-                    pipe.mset({f"arq:job:{job_id}": payload for job_id in ids})
-                    pipe.zadd(QUEUE, dict.fromkeys(ids, now))
-                    await pipe.execute()
+            await push(client, jobs)
 
     async def publish(self, count: int, *, first: int = 0) -> float:
         """Publish `count` events as a producer does, 500 at a time, over all tenants; returns seconds."""
@@ -140,7 +136,6 @@ class Stage:
 
     place: Place
     grown: Place
-    owner: str = ""
 
 
 @asynccontextmanager
@@ -163,7 +158,6 @@ async def open_stage() -> AsyncIterator[Stage]:
         yield Stage(
             Place(f"{url}/0", servers.database_url),
             Place(f"{url}/1", servers.database_url.replace("/penstock?", "/grown?")),
-            servers.database_owner_url,
         )
 
 
