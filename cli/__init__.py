@@ -12,6 +12,7 @@ operate    status, events, queues
 governor   the pace of calls to the model API
 dead       dead letters
 accounts   tenants, keys, usage
+erase      what is to be forgotten
 training   train
 client…    commands that speak HTTP: publish, ask, search, webhooks, collections, datasets, templates, models
 demo/      the whole loop, shown

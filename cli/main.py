@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import accounts, bridge, client, dead, doctor, governor, local, operate, serve, training
+from cli import accounts, bridge, client, dead, doctor, erase, governor, local, operate, serve, training
 from cli.demo import command as demo
 from cli.run import FAILED, INTERRUPTED, stop_with_message
 from schemas.errors import PenstockError
@@ -31,6 +31,7 @@ governor.add_to(app)
 dead.add_to(app)
 training.add_to(app)
 accounts.add_to(app)
+erase.add_to(app)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ coalesce        many small calls become one large call
 ledger          events: accept, claim, commit
 outbox          what an effect says next: events and deliveries
 letters         stream entries that cannot be events
+erasure         what somebody wants forgotten
 bus             ledger first, then Redis
 sweeper         pushes what a crash or an emptied Redis left behind
 wire            JSON on the wire; never pickle

@@ -114,6 +114,16 @@ class AnswerWriter:
         )
 
 
+async def forget(client: redis.asyncio.Redis, query_id: str) -> None:
+    """Delete what was streamed of an answer; a further attempt streams anew, under its own number.
+
+    Raises:
+        RedisError: Redis is away.
+    """
+    attempts = int(await client.get(pointer_key(query_id)) or 0)
+    await client.delete(*(stream_key(query_id, attempt) for attempt in range(1, attempts + 2)))
+
+
 async def follow(
     client: redis.asyncio.Redis, query_id: str, after: str | None, *, final: Final
 ) -> AsyncIterator[StreamEvent]:

@@ -21,6 +21,7 @@ from producers.gateway.routes import (
     collections,
     datasets,
     documents,
+    erasures,
     events,
     health,
     hooks,
@@ -32,6 +33,7 @@ from producers.gateway.routes import (
 )
 from producers.gateway.shapes import base, questions
 from producers.gateway.shapes import documents as documents_shapes
+from producers.gateway.shapes import erasures as erasures_shapes
 from producers.gateway.shapes import training as training_shapes
 from producers.gateway.shapes import webhooks as webhooks_shapes
 from schemas.errors import PenstockError
@@ -53,6 +55,7 @@ BODIES: list[type[BaseModel]] = [
     webhooks_shapes.WebhookBody,
     webhooks_shapes.WebhookChange,
     webhooks_shapes.RotateBody,
+    erasures_shapes.ErasureBody,
 ]
 ROUTERS = (
     events,
@@ -65,6 +68,7 @@ ROUTERS = (
     templates,
     webhooks,
     hooks,
+    erasures,
     health,
 )
 

@@ -10,5 +10,6 @@ training     runs, models, aliases
 templates    prompt templates
 webhooks     endpoints, deliveries, replay
 hooks        signed webhooks of the model provider
+erasures     what is to be forgotten
 health       healthz
 """

@@ -6,4 +6,5 @@ documents  documents
 questions  searches, questions, answers, feedback
 training   examples and datasets
 webhooks   endpoints and deliveries
+erasures   what is to be forgotten
 """
