@@ -19,9 +19,10 @@ import redis.asyncio
 from arq.constants import job_key_prefix
 from redis.exceptions import RedisError
 
-from infra import answer_stream, bus
+from infra import answer_stream
 from infra.answer_stops import ask_to_stop
 from infra.database import Connection, Database, queries
+from infra.push import push
 from schemas.errors import BadInput, NotFound, TransactionConflict, Unavailable
 from schemas.work import Pushable
 
@@ -117,10 +118,12 @@ async def erase(
     else:
         found = await _once(database, tenant, target, done)
         if not dry_run:
-            await _forget(client, found)
+            await _forget(client, tenant, found)
             # A question that was taken up meanwhile may have read a document before it was gone: look once more.
             for place, name in found["documents"]:
-                await _forget(client, await _once(database, tenant, Target("document", name, place), done))
+                await _forget(
+                    client, tenant, await _once(database, tenant, Target("document", name, place), done)
+                )
     if not dry_run:
         async with database.transaction(tenant) as connection:
             details = {"counts": dict(done.counts), "tainted_runs": sorted(done.tainted_runs)}
@@ -185,7 +188,7 @@ async def _erase_tenant(database: Database, client: redis.asyncio.Redis, tenant:
     while True:
         found = await _step(database, tenant)
         done.add(found)
-        await _forget(client, {**found, "again": []})
+        await _forget(client, tenant, {**found, "again": []})
         if not any(found["counts"].values()):
             return
 
@@ -207,7 +210,7 @@ async def _step(database: Database, tenant: str) -> Mapping[str, Any]:
         return await step(connection)
 
 
-async def _forget(client: redis.asyncio.Redis, found: Mapping[str, Any]) -> None:
+async def _forget(client: redis.asyncio.Redis, tenant: str, found: Mapping[str, Any]) -> None:
     """Take out of Redis what the database has committed.
 
     Raises:
@@ -227,8 +230,8 @@ async def _forget(client: redis.asyncio.Redis, found: Mapping[str, Any]) -> None
                     pipe.zrem(job["queue"], job["event_id"])
                     pipe.delete(f"{job_key_prefix}{job['event_id']}")
                 await pipe.execute()
-        await bus.push(
-            client, [Pushable(UUID(one["event_id"]), one["type"], one["queue"], 1.0) for one in again]
+        await push(
+            client, [Pushable(UUID(one["event_id"]), one["type"], one["queue"], 1.0, tenant) for one in again]
         )
     except (RedisError, OSError) as error:
         raise Unavailable(

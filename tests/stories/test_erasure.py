@@ -134,7 +134,7 @@ async def test_a_person_and_a_tenant_are_forgotten(town: Town, faults: Faults) -
     assert any(name.startswith("delivery_attempts") for name in planted)
     assert any(name.startswith("events_") for name in planted)
     assert await keys_with(town.redis, MARK)
-    assert await keys_with(town.redis, str(waiting))
+    assert await town.redis.exists(f"arq:job:{waiting}")
 
     request = {"kind": "subject", "subjectref": PERSON, "dry_run": True}
     dry = await client.post("/v1/erasures", json=request)
@@ -144,7 +144,8 @@ async def test_a_person_and_a_tenant_are_forgotten(town: Town, faults: Faults) -
     assert done.status_code == 200, done.text
     assert {} == await tables_with(town.owner, MARK)
     assert [] == await keys_with(town.redis, MARK)
-    assert [] == await keys_with(town.redis, str(waiting))
+    assert not await town.redis.exists(f"arq:job:{waiting}")
+    assert await town.redis.zscore("penstock:ingest", str(waiting)) is None
     assert {} == await tables_with(town.owner, PERSON)
 
     counts = done.json()["counts"]
