@@ -27,13 +27,13 @@ check: $(STAMP) ## Format, lint, types, import layers, house rules.
 	$(BIN)/lint-imports
 
 test: $(STAMP) ## All tests, on embedded servers.
-	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -q -m "not chaos" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-arq: $(STAMP) ## arq's own test suite against our worker.
 	sh tests/arq_suite/run.sh
 
 chaos: $(STAMP) ## The long kills, cuts and floods.
-	$(BIN)/pytest -q tests/chaos --timeout 1800
+	$(BIN)/pytest -q -m chaos --timeout 1800
 
 peers: ## Make the venvs of the peers that the benchmarks compare with.
 	@sh scripts/peers.sh "$(PYTHON)"

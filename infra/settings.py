@@ -176,6 +176,10 @@ class Settings(BaseSettings):
         "",
         description="Jobs that the whole fleet runs at once: `type T=N`, `tenant T=N` or `tenant *=N`, comma-separated.",
     )
+    webhook_delays: str = Field(
+        "5,300,1800,7200,18000,36000,50400,72000,86400",
+        description="Seconds after each failed attempt at a webhook; after the last one it is given up.",
+    )
     lease: float = Field(30.0, ge=1, description="A worker that is silent for so long loses its jobs.")
     grace: float = Field(20.0, ge=0, description="How long running jobs may finish after SIGTERM.")
 

@@ -54,6 +54,7 @@ class Deliverer:
     box: SecretBox
     gates: Gates
     rates: Rates
+    delays: Sequence[float]
 
     async def handle(self, work: Work) -> Outcome:
         """Make one attempt.
@@ -126,6 +127,7 @@ class Deliverer:
             age=age,
             spread=random.uniform(-1, 1),  # noqa: S311 - jitter
             failing_for=failing_for,
+            delays=self.delays,
         )
         record = Record(due, attempt, decision, pause)
         # They join the runtime's one line per attempt.

@@ -11,6 +11,7 @@ from workers.deliver.due import Loader
 from workers.deliver.gates import Gates
 from workers.deliver.handler import Deliverer
 from workers.deliver.rate import Rates
+from workers.deliver.schedule import parse_delays
 from workers.handling import HandlerSpec, Resources
 
 
@@ -25,10 +26,11 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
     policy = EgressPolicy.parse(
         settings.egress_allow, https_only=settings.egress_https_only, proxy=settings.proxy_url
     )
+    delays = parse_delays(settings.webhook_delays)
     box = SecretBox.from_keys(settings.need("PENSTOCK_SECRET_KEYS"))
     loader = Loader(resources.database)
     async with Egress(policy, max_idle=settings.concurrency) as egress:
-        deliverer = Deliverer(loader, egress, box, Gates(), Rates(resources.redis))
+        deliverer = Deliverer(loader, egress, box, Gates(), Rates(resources.redis), delays)
         try:
             yield {
                 "delivery.due": HandlerSpec(deliverer.handle, on_dead=deliverer.on_dead, announce_dead=False)

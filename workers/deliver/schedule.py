@@ -6,12 +6,13 @@ honoured within bounds. The delays add up to about 75 hours, which spans a weeke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias
 
-from schemas.errors import BlockedTarget, CallFailed, PenstockError, Unavailable
+from schemas.errors import BlockedTarget, CallFailed, Misconfigured, PenstockError, Unavailable
 
 MINUTE, HOUR = 60.0, 3600.0
 DELAYS = (5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR)
@@ -19,6 +20,7 @@ DELAYS = (5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR
 JITTER = 0.2
 MAX_ATTEMPTS = len(DELAYS) + 1
 MAX_RETRY_AFTER = 24 * HOUR
+MAX_DELAY = 7 * 24 * HOUR
 OUR_SHORTEST, OUR_LONGEST = 30.0, 15 * MINUTE
 FAILING_TOO_LONG = 5 * 24 * HOUR
 """Seconds of nothing but failures after which an endpoint is disabled."""
@@ -91,7 +93,15 @@ class Disable:
 Decision: TypeAlias = Delivered | RetryAt | Dead | Disable
 
 
-def decide(result: Result, *, attempt: int, age: float, spread: float, failing_for: float = 0.0) -> Decision:
+def decide(
+    result: Result,
+    *,
+    attempt: int,
+    age: float,
+    spread: float,
+    failing_for: float = 0.0,
+    delays: Sequence[float] = DELAYS,
+) -> Decision:
     """What follows from one attempt.
 
     Args:
@@ -100,6 +110,7 @@ def decide(result: Result, *, attempt: int, age: float, spread: float, failing_f
         age: seconds since the message was written, or replayed.
         spread: uniform in [-1, 1], drawn by the caller.
         failing_for: seconds since the endpoint's unbroken series of failures began.
+        delays: seconds after each failed attempt.
     """
     match result:
         case Replied(status=status) if 200 <= status < 300:
@@ -115,13 +126,33 @@ def decide(result: Result, *, attempt: int, age: float, spread: float, failing_f
             return Disable(f"nothing but failures for five days; at last: {described(result)}")
         case Impossible():
             return Dead(described(result))
-    if attempt >= MAX_ATTEMPTS:
+    if attempt > len(delays):
         return Dead(f"given up after {attempt} attempts; at last: {described(result)}")
-    delay = _jittered(DELAYS[max(attempt, 1) - 1], spread)
+    delay = _jittered(delays[max(attempt, 1) - 1], spread)
     if isinstance(result, Replied) and result.retry_after is not None:
         # Never sooner than asked; spread over a tenth, so that not all come back in the same second.
         delay = max(delay, min(result.retry_after, MAX_RETRY_AFTER) * (1 + abs(spread) / 10))
     return RetryAt(delay)
+
+
+def parse_delays(text: str) -> tuple[float, ...]:
+    """Read the setting `PENSTOCK_WEBHOOK_DELAYS`.
+
+    Raises:
+        Misconfigured: it is not a list of seconds.
+    """
+    try:
+        delays = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        delays = ()
+    if not delays or not all(0 <= delay <= MAX_DELAY for delay in delays):
+        name = "PENSTOCK_WEBHOOK_DELAYS"
+        raise Misconfigured(
+            f"{name} is not a list of seconds up to {MAX_DELAY:.0f}",
+            field=name,
+            fix="write it like 5,300,1800,7200",
+        )
+    return delays
 
 
 def described(result: Result) -> str:

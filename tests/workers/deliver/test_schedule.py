@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import BadInput, BlockedTarget, CallFailed, PenstockError, Unavailable
+from schemas.errors import BadInput, BlockedTarget, CallFailed, Misconfigured, PenstockError, Unavailable
 from workers.deliver import schedule
 from workers.deliver.schedule import (
     DELAYS,
@@ -144,6 +144,25 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 def test_retry_after(text: str | None, seconds: float | None) -> None:
     """Retry-After is read as seconds or as a date; nonsense is as good as nothing."""
     assert seconds == schedule.retry_after_seconds(text, NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "delays"),
+    [("5", (5.0,)), ("0.5, 2,3", (0.5, 2.0, 3.0)), (",".join(f"{one:.0f}" for one in DELAYS), DELAYS)],
+)
+def test_the_schedule_can_be_set(text: str, delays: tuple[float, ...]) -> None:
+    """The operator's delays are read as they stand; the default is ours."""
+    assert delays == schedule.parse_delays(text)
+    assert isinstance(decide(Replied(500), attempt=len(delays), age=0, spread=0, delays=delays), RetryAt)
+    assert isinstance(decide(Replied(500), attempt=len(delays) + 1, age=0, spread=0, delays=delays), Dead)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5,,3", "-1", "nan", "inf", "1e9"])
+def test_a_schedule_that_cannot_be_read(text: str) -> None:
+    """What is not a list of seconds stops the process and names the setting."""
+    with pytest.raises(Misconfigured) as caught:
+        schedule.parse_delays(text)
+    assert "PENSTOCK_WEBHOOK_DELAYS" == caught.value.field
 
 
 def test_success_has_no_error_class() -> None:
