@@ -50,7 +50,7 @@ class Size:
 @asynccontextmanager
 async def part(name: str, environment: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     """A contestant, ready; ends with the block."""
-    with Path(environment["PENSTOCK_HOME"], f"bench-{name}.log").open("wb") as log:
+    with Path(environment["PENSTOCK_HOME"], f"bench-{name}.log").open("wb") as log:  # noqa: ASYNC230 - nothing else runs yet
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(STAGE),
@@ -129,7 +129,7 @@ async def run(size: Size) -> list[Bar]:
     """Everything, on servers of its own."""
     root = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
     async with (
-        LocalStack.start(root, what="the benchmark", wipe_at_end=False) as local,
+        LocalStack.start(root, what="the benchmark", wipe_at_end=True) as local,
         ModelServer.start(root / "model") as model,
     ):
         servers = local.servers

@@ -77,7 +77,8 @@ class Bus:
         if len(offered) > 1:
             return await self._accept_group(offered)
         # Its place in the group that it shared says nothing to its caller.
-        return [replace(await self._accept(offered[0]), index=0)]
+        one = await self._accept(offered[0])
+        return [Accepted(0, one.event_id, one.source, one.id, one.status, one.error)]
 
     async def push(self, jobs: Sequence[Pushable]) -> None:
         """Tell Redis of events that were committed; its absence is logged once and left to the sweeper."""

@@ -55,16 +55,22 @@ def parse_json(raw: bytes) -> Any:
 
 def _check_depth(value: Any) -> None:
     level: list[Any] = [value]
-    depth = 0
-    while level:
+    for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for one in level:
-            items = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-            below.extend(item for item in items if isinstance(item, dict | list))
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise _too_deep()
+            kind = type(one)
+            if kind is dict:
+                one = one.values()  # noqa: PLW2901 - what it holds
+            elif kind is not list:
+                continue
+            for item in one:
+                # Exact types: a parser makes no others, and this loop sees every value of a batch.
+                if type(item) is dict or type(item) is list:
+                    below.append(item)  # noqa: PERF401 - a comprehension would be made per container
+        if not below:
+            return
         level = below
+    raise _too_deep()
 
 
 def _too_deep() -> BadInput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -93,7 +94,7 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
     gateway = gateway_of(request)
     trace = trace_of(request)
     prefixes = await _prefixes(gateway, caller, offer)
-    results: dict[int, Accepted] = {}
+    results: list[Accepted | None] = [None] * len(offer.items)
     good: list[tuple[int, Event]] = []
     for index, item in enumerate(offer.items):
         error = item.error if isinstance(item, Refused) else _objection(caller, item, prefixes)
@@ -104,10 +105,19 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
     await _within_limits(gateway, caller, good, results)
     accepted = await _into_ledger(gateway, caller, [event for _, event in good])
     for (index, _), one in zip(good, accepted, strict=True):
-        results[index] = Accepted(index, one.event_id, one.source, one.id, one.status, one.error)
-    ordered = [results[index] for index in range(len(offer.items))]
-    for item, result in zip(offer.items, ordered, strict=True):
-        gateway.metrics.event(item.type if isinstance(item, Event) else "none", result.status)
+        # The bus has numbered what it got; only beside refused items are their numbers others.
+        results[index] = (
+            one
+            if one.index == index
+            else Accepted(index, one.event_id, one.source, one.id, one.status, one.error)
+        )
+    ordered = [one for one in results if one is not None]
+    gateway.metrics.events(
+        Counter(
+            (item.type if isinstance(item, Event) else "none", result.status)
+            for item, result in zip(offer.items, ordered, strict=True)
+        )
+    )
     return ordered
 
 
@@ -118,7 +128,7 @@ def trace_of(request: Request) -> str | None:
 
 
 async def _within_limits(
-    gateway: Gateway, caller: Caller, good: list[tuple[int, Event]], results: dict[int, Accepted]
+    gateway: Gateway, caller: Caller, good: list[tuple[int, Event]], results: list[Accepted | None]
 ) -> None:
     """Move what would pass a limit of the tenant from the good items to the results."""
     if not caller.limits:
@@ -146,8 +156,8 @@ def _signed(caller: Caller, event: Event, trace: str | None) -> Event:
     if trace is not None and event.traceparent is None:
         event = replace(event, traceparent=trace)
     if event.type in SUPPLYING:
-        # Never the caller's word.
-        event = replace(event, extensions={**event.extensions, SUPPLIER: caller.key_id})
+        # Never the caller's word. The event was read for this request, so its extensions are nobody else's.
+        event.extensions[SUPPLIER] = caller.key_id
     return event
 
 

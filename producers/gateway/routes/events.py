@@ -26,13 +26,15 @@ from schemas.registry import EVENT_TYPES
 from schemas.states import EventState
 
 router = APIRouter(tags=["events"])
-Publisher = Annotated[Caller, Depends(Allow(Scope.PUBLISH, Scope.QUERY, Scope.FEEDBACK, Scope.TRAIN))]
+PUBLISHER = Allow(Scope.PUBLISH, Scope.QUERY, Scope.FEEDBACK, Scope.TRAIN)
 Anyone = Annotated[Caller, Depends(Allow())]
 
 
 @router.post("/v1/events", status_code=202, responses=answers(PublishResults, 202), openapi_extra=EVENT_BODY)
-async def publish(request: Request, caller: Publisher) -> Response:
+async def publish(request: Request) -> Response:
     """Publish one event or a batch; in a batch each item has its own result."""
+    # Called and not declared: resolving a dependency costs a tenth of a single event.
+    caller = await PUBLISHER(request)
     offer = await read_offer(request)
     results = await publish_offer(request, caller, offer)
     shown = [result.as_dict() for result in results]
