@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import redis.asyncio
@@ -20,15 +20,6 @@ from schemas.work import Pushable
 
 CHUNK: Final = 1000
 _ID: Final = str(UUID(int=0))
-
-
-class QueuedJob(NamedTuple):
-    """One arq job as the push script takes it; an empty lane means the order of time."""
-
-    job_id: str
-    delay_ms: int
-    lane: str
-    payload: bytes
 
 
 @cache
@@ -45,36 +36,43 @@ async def push(client: redis.asyncio.Redis, jobs: Sequence[Pushable]) -> int:
     Raises:
         redis.exceptions.RedisError: Redis is away; nothing is lost, the sweeper will push.
     """
-    by_queue: dict[str, list[QueuedJob]] = defaultdict(list)
-    templates: dict[tuple[str, str], tuple[str, bytes, bytes]] = {}
-    now = time.time_ns() // 1_000_000
+    groups: dict[str, dict[tuple[str, str, float], list[str]]] = defaultdict(lambda: defaultdict(list))
     for job in jobs:
-        kind = job.type, job.tenant
-        if kind not in templates:
-            templates[kind] = _template(job, now)
-        lane, head, tail = templates[kind]
-        event_id = str(job.event_id)
-        payload = head + event_id.encode() + tail
-        by_queue[job.queue].append(QueuedJob(event_id, round(job.delay * 1000), lane, payload))
-    return sum([await enqueue(client, queue, group) for queue, group in by_queue.items()])
-
-
-async def enqueue(client: redis.asyncio.Redis, queue: str, jobs: Sequence[QueuedJob]) -> int:
-    """Put serialised jobs on one queue; returns how many were not there before."""
+        groups[job.queue][job.type, job.tenant, job.delay].append(str(job.event_id))
     script = client.register_script(_script())
-    keys = [
-        queue,
-        queue_keys.bell(queue),
-        queue_keys.turns(queue, urgent=True),
-        queue_keys.turns(queue, urgent=False),
-    ]
+    now = time.time_ns() // 1_000_000
     added = 0
-    for start in range(0, len(jobs), CHUNK):
-        arguments: list[Any] = [job_key_prefix, queue_keys.lane_prefix(queue)]
-        for job in jobs[start : start + CHUNK]:
-            arguments += job
-        added += int(await script(keys=keys, args=arguments))
+    for queue, kinds in groups.items():
+        keys = [
+            queue,
+            queue_keys.bell(queue),
+            queue_keys.turns(queue, urgent=True),
+            queue_keys.turns(queue, urgent=False),
+        ]
+        prefixes = [job_key_prefix, queue_keys.lane_prefix(queue)]
+        for call in _calls(queue, kinds, now):
+            added += int(await script(keys=keys, args=[*prefixes, *call]))
     return added
+
+
+def _calls(
+    queue: str, kinds: Mapping[tuple[str, str, float], Sequence[str]], now_ms: int
+) -> Iterator[list[str | int | bytes]]:
+    """The groups of a queue's jobs as the script takes them, a thousand jobs per call at most."""
+    call: list[str | int | bytes] = []
+    room = CHUNK
+    for (kind, tenant, delay), ids in kinds.items():
+        lane, head, tail = _template(Pushable(UUID(int=0), kind, queue, delay, tenant), now_ms)
+        at = 0
+        while at < len(ids):
+            some = ids[at : at + room]
+            call += (lane, round(delay * 1000), head, tail, "\n".join(some))
+            at, room = at + len(some), room - len(some)
+            if room == 0:
+                yield call
+                call, room = [], CHUNK
+    if call:
+        yield call
 
 
 def lane_of(job: Pushable) -> str:

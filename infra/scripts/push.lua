@@ -3,7 +3,9 @@
 -- event's id and its lane.
 --
 -- KEYS: 1 queue (ZSET), 2 bell (LIST), 3 urgent turns (LIST), 4 bulk turns (LIST)
--- ARGV: 1 job key prefix, 2 prefix of lanes, then per job: id, delay in milliseconds, lane ('' = none), payload
+-- ARGV: 1 job key prefix, 2 prefix of lanes, then per group of jobs that differ by their ids only:
+--       lane ('' = none), delay in milliseconds, payload before the id, payload after it, ids separated by newlines
+--       (one argument for all ids, because redis-py encodes arguments one by one, in Python)
 -- Returns: how many jobs were not there before.
 --
 -- A job that waits in a lane has its due time less 2^52 as its score (see claim.lua). Deferred jobs enter their lane
@@ -22,15 +24,36 @@ if redis.call('ZCARD', queue) == 0 and redis.call('EXISTS', KEYS[3], KEYS[4]) > 
 end
 
 local added, entered = 0, {}
-for i = 3, #ARGV, 4 do
-  local id, delay, lane = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+for i = 3, #ARGV, 5 do
+  local lane, delay, head, tail = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3]
   local waits = lane ~= '' and delay == 0
-  redis.call('SET', ARGV[1] .. id, ARGV[i + 3], 'NX')
-  local new = redis.call('ZADD', queue, 'NX', waits and now - LANED or now + delay, id)
-  added = added + new
-  if waits and new == 1 then
-    entered[lane] = entered[lane] or {}
-    table.insert(entered[lane], id)
+  local ids, seen = {}, {}
+  for id in string.gmatch(ARGV[i + 4], '[^\n]+') do
+    if not seen[id] then
+      seen[id], ids[#ids + 1] = true, id
+    end
+  end
+  local scores = redis.call('ZMSCORE', queue, unpack(ids))
+  local payloads, places, new = {}, {}, {}
+  for n, id in ipairs(ids) do
+    if scores[n] then
+      redis.call('SET', ARGV[1] .. id, head .. id .. tail, 'NX')
+    else
+      local at = #payloads
+      payloads[at + 1], payloads[at + 2] = ARGV[1] .. id, head .. id .. tail
+      places[at + 1], places[at + 2] = waits and now - LANED or now + delay, id
+      new[#new + 1] = id
+    end
+  end
+  if #new > 0 then
+    redis.call('MSET', unpack(payloads))
+    redis.call('ZADD', queue, unpack(places))
+    added = added + #new
+    if waits then
+      local queued = entered[lane] or {}
+      entered[lane] = queued
+      for _, id in ipairs(new) do queued[#queued + 1] = id end
+    end
   end
 end
 
