@@ -18,6 +18,10 @@ submit        submitted: one paid job, whatever crashes
 own_jobs      a run's jobs, found again by their metadata
 monitor       validating, queued, running
 evaluate      evaluating: models answer the held-out examples
+contest       what is compared: examples, models, answers
+context       passages for held-out questions, the same for every model
+asking        one paid call to a model
+judge         a model compares two answers, in both orders
 grading       what an answer is worth
 verdict       the bootstrap, and whether to promote
 keeper        models while they serve: rolled back when they fail, announced before they end

@@ -7,58 +7,148 @@ that it does not know. Corrected, wrong answers taken from other examples fall b
 
 from __future__ import annotations
 
+import asyncio
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
-SIMILARITY = "similarity"
+EXACT, TOKEN_F1, CORRECTED, SIMILARITY = "exact_match", "token_f1", "corrected_f1", "similarity"
+JSON_VALID, CITATIONS_VALID, JUDGED = "json_validity", "citation_validity", "judge"
+PRIMARY = CORRECTED
+GUARDS = (EXACT, TOKEN_F1, SIMILARITY)
+"""Grades of every answer; none at all is worth 0."""
+OPTIONAL_GUARDS = (JSON_VALID, CITATIONS_VALID, JUDGED)
+"""Grades that only some answers have; compared where both models' answers have them."""
+MOST_OTHERS = 50
+"""Other references that an answer is held against: enough for the mean, and no more work."""
 _WORD = re.compile(r"\w+")
+_MARKER = re.compile(r"\[(\d{1,3})\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An answer to be graded.
+
+    Attributes:
+        answer: None where the model gave none.
+        sources: passages that it could cite.
+        rival: the base model's answer to the same.
+    """
+
+    question: str
+    reference: str
+    answer: str | None
+    sources: int = 0
+    rival: str | None = None
 
 
 class Grader(Protocol):
-    """Grades one answer by its text alone."""
+    """Grades the answers of one model."""
 
     @property
     def name(self) -> str:
         """How the grade is called in the table."""
         ...
 
-    def grade(self, answer: str, reference: str) -> float:
-        """From 0, worthless, to 1, as good as the reference."""
+    async def grades(self, cases: Sequence[Case]) -> Sequence[float | None]:
+        """For each case from 0, worthless, to 1, as good as can be; None where the grade does not apply."""
         ...
 
 
-class ExactMatch:
-    """1 when both texts have the same words in the same order."""
+@dataclass(frozen=True, slots=True)
+class ByItself:
+    """Grades each answer by its own text."""
 
-    name = "exact_match"
+    name: str
+    grade: Callable[[Case, str], float | None]
 
-    def grade(self, answer: str, reference: str) -> float:
-        """Case, spacing and punctuation do not count."""
-        return float(words(answer) == words(reference))
+    async def grades(self, cases: Sequence[Case]) -> Sequence[float | None]:
+        """None where there is no answer."""
+        return [None if case.answer is None else self.grade(case, case.answer) for case in cases]
 
 
-class TokenF1:
+def exact_match(case: Case, answer: str) -> float:
+    """1 when both texts have the same words in the same order; case, spacing and punctuation do not count."""
+    return float(words(answer) == words(case.reference))
+
+
+def token_f1(case: Case, answer: str) -> float:
     """The harmonic mean of precision and recall of words, as in SQuAD (Rajpurkar et al. 2016)."""
-
-    name = "token_f1"
-
-    def grade(self, answer: str, reference: str) -> float:
-        """Two empty texts agree; one empty text agrees with nothing."""
-        return f1(Counter(words(answer)), Counter(words(reference)))
+    return f1(Counter(words(answer)), Counter(words(case.reference)))
 
 
-GRADERS: Sequence[Grader] = (ExactMatch(), TokenF1())
-CORRECTED = "corrected_f1"
-PRIMARY = CORRECTED
-GUARDS = (ExactMatch.name, TokenF1.name, SIMILARITY)
-MOST_OTHERS = 50
-"""Other references that an answer is held against: enough for the mean, and no more work."""
+def json_validity(case: Case, answer: str) -> float | None:
+    """1 when an answer that should be a JSON object or array is one; None where the reference is none."""
+    if _container(case.reference) is None:
+        return None
+    return float(_container(answer) is not None)
+
+
+def citation_validity(case: Case, answer: str) -> float | None:
+    """The share of an answer's citation markers that name a passage; None without passages or markers."""
+    markers = [int(found) for found in _MARKER.findall(answer)]
+    if not case.sources or not markers:
+        return None
+    return sum(1 <= marker <= case.sources for marker in markers) / len(markers)
+
+
+def _container(text: str) -> Any:
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+
+
+class CorrectedF1:
+    """F1 corrected for chance: what decides."""
+
+    name = CORRECTED
+
+    async def grades(self, cases: Sequence[Case]) -> Sequence[float | None]:
+        """From -1 to 1; see `corrected_f1`."""
+        grades = await asyncio.to_thread(corrected_f1, [(case.answer, case.reference) for case in cases])
+        return [None if case.answer is None else grade for case, grade in zip(cases, grades, strict=True)]
+
+
+class Similarity:
+    """How near an answer is to its reference, by embeddings; no text, no nearness."""
+
+    name = SIMILARITY
+
+    def __init__(
+        self, embed: Callable[[Sequence[str]], Awaitable[Mapping[str, npt.NDArray[np.float32]]]]
+    ) -> None:
+        """Embed texts, none of them empty, by this."""
+        self._embed = embed
+
+    async def grades(self, cases: Sequence[Case]) -> Sequence[float | None]:
+        """None where there is no answer."""
+        wanted = {text for case in cases for text in (case.reference, case.answer or "") if text.strip()}
+        vectors = await self._embed(sorted(wanted))
+        return [None if case.answer is None else self._near(vectors, case) for case in cases]
+
+    @staticmethod
+    def _near(vectors: Mapping[str, npt.NDArray[np.float32]], case: Case) -> float:
+        given, wished = vectors.get(case.answer or ""), vectors.get(case.reference)
+        return 0.0 if given is None or wished is None else cosine(given, wished)
+
+
+TEXT_GRADERS: Sequence[Grader] = (
+    ByItself(EXACT, exact_match),
+    ByItself(TOKEN_F1, token_f1),
+    ByItself(JSON_VALID, json_validity),
+    ByItself(CITATIONS_VALID, citation_validity),
+    CorrectedF1(),
+)
 
 
 def f1(given: Counter[str], wished: Counter[str]) -> float:
@@ -95,11 +185,6 @@ def corrected_f1(pairs: Sequence[tuple[str | None, str]]) -> list[float]:
 def words(text: str) -> list[str]:
     """The words of a text, without case."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-
-
-def grades_of(answer: str, reference: str) -> dict[str, float]:
-    """The grades of an answer by all graders of texts."""
-    return {grader.name: grader.grade(answer, reference) for grader in GRADERS}
 
 
 def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:

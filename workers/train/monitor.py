@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from infra.database import Connection, queries
-from infra.trainer_replies import SUCCEEDED, Job, JobEvent
+from infra.trainer_replies import SUCCEEDED, Checkpoint, Job, JobEvent
 from schemas.errors import Refused
 from schemas.states import RunState
 from schemas.work import Publication
@@ -34,7 +34,7 @@ async def watch(wing: Wing, run: Run) -> Outcome:
     known = await _known_events(wing, run)
     events = await wing.trainer.events(run.job_id, known.__contains__)
     if job.status == SUCCEEDED and job.model is not None:
-        return _trained(wing, run, job, job.model, events)
+        return _trained(wing, run, job, job.model, events, await _better_checkpoints(wing, job))
     if job.status == "failed":
         return _ended_badly(wing, run, RunState.FAILED, job_error(job), events)
     if job.status == "cancelled":
@@ -70,6 +70,27 @@ async def _remember(wing: Wing, run: Run, statement: str, what: str) -> None:
     async with wing.resources.database.transaction(run.tenant_id) as connection:
         await connection.execute(statement, run.tenant_id, run.run_id)
         await note(connection, run, what)
+
+
+async def _better_checkpoints(wing: Wing, job: Job) -> list[str]:
+    """A checkpoint that may be better than the end; a trainer without checkpoints has none."""
+    try:
+        return better_checkpoints(await wing.trainer.checkpoints(job.job_id))
+    except Refused:
+        return []
+
+
+def better_checkpoints(checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """The checkpoint with the lowest validation loss, where that is lower than at the end: what was learned too well.
+
+    One only: each costs as much to compare as the tuned model, and makes the bound stricter for all.
+    """
+    measured = [one for one in checkpoints if one.valid_loss is not None]
+    if not measured:
+        return []
+    best = min(measured, key=lambda one: (one.valid_loss, -one.step))
+    last = max(measured, key=lambda one: one.step)
+    return [best.model] if best.step != last.step and best.valid_loss != last.valid_loss else []
 
 
 def next_look(poll: float, estimated_finish: datetime | None, now: datetime, jitter: float) -> float:
@@ -130,12 +151,21 @@ def _progress(run: Run, job: Job, state: RunState, events: Sequence[JobEvent]) -
     return [Publication("training.progressed", data, subject=run.dataset)]
 
 
-def _trained(wing: Wing, run: Run, job: Job, model: str, events: Sequence[JobEvent]) -> Later:
+def _trained(  # noqa: PLR0917 - what the trainer said, piece by piece
+    wing: Wing, run: Run, job: Job, model: str, events: Sequence[JobEvent], checkpoints: Sequence[str]
+) -> Later:
     async def effect(connection: Connection) -> Sequence[Publication]:
         sql = queries("train")
         await _keep(connection, run, events)
         moved = await connection.fetchval(
-            sql.set_trained, run.tenant_id, run.run_id, job.status, model, job.trained_tokens, run.status, []
+            sql.set_trained,
+            run.tenant_id,
+            run.run_id,
+            job.status,
+            model,
+            job.trained_tokens,
+            run.status,
+            list(checkpoints),
         )
         if moved is None:
             return []  # somebody else's step was first: nothing is booked twice

@@ -32,6 +32,7 @@ sentences       a passage to quotable sentences
 terms           a question to weighted terms
 reading         a passage read once for all questions
 answer          sentences that answer a question
+judging         two answers to the better one
 structured      answers as JSON
 stream          answers as server-sent events
 

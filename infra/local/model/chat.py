@@ -13,6 +13,7 @@ from infra.local.model.answer import UNKNOWN, Answer, Claim, by_example, extract
 from infra.local.model.catalog import Catalog
 from infra.local.model.chat_request import ChatRequest, read_chat
 from infra.local.model.fields import Fields, read_json
+from infra.local.model.judging import judge
 from infra.local.model.prompt import Prompt, read_prompt
 from infra.local.model.reading import Reader
 from infra.local.model.reply import Ask, Reply, Usage, json_reply
@@ -77,6 +78,7 @@ class Chat:
         content = (
             answer.marked if wanted.schema is None else orjson.dumps(fill(wanted.schema, answer)).decode()
         )
+        content = judge(wanted.messages, self._reader.encoder) or content
         if ask.shows("bad_json"):
             content = content[: max(1, len(content) // 2)] + " …"
         completion = shortened(content, wanted, self._reader)

@@ -340,3 +340,16 @@ RETURNING model
 -- Notes when a model ends, or that it does not.
 UPDATE models SET shutdown_date = $3, warned_days = CASE WHEN $3::date IS NULL THEN NULL ELSE warned_days END
 WHERE tenant_id = $1 AND model = $2 AND shutdown_date IS DISTINCT FROM $3
+
+-- name: contexts
+-- What was retrieved for a run's held-out questions.
+SELECT example_id, passages FROM evaluation_contexts WHERE tenant_id = $1 AND run_id = $2
+
+-- name: add_context
+-- Keeps what was retrieved for a question, the first time.
+INSERT INTO evaluation_contexts (tenant_id, run_id, example_id, passages) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING
+
+-- name: set_model
+-- A checkpoint of the run is better than the model at its end.
+UPDATE training_runs SET model = $3 WHERE tenant_id = $1 AND run_id = $2

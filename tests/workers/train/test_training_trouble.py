@@ -70,10 +70,10 @@ async def test_answers_that_were_paid_are_kept_through_trouble(wheel: Wheel, kin
     await wheel.faults.add("chat", kind, times=5, after=3)
     story = await wheel.finish()
     assert "promoted" == story.run.status
-    # Two models, each example once, and the five that failed again; no answer was paid for twice.
+    # Two models, each example once, the five that failed again, and the call that warms up; none was paid for twice.
     assert story.run.holdout_examples is not None
     wanted = 2 * story.run.holdout_examples
-    assert wanted + 5 == await wheel.faults.requests("chat")
+    assert wanted + 5 + 1 == await wheel.faults.requests("chat")
 
 
 async def test_a_tuned_model_that_cannot_answer_is_rejected(wheel: Wheel) -> None:
@@ -193,8 +193,11 @@ async def test_no_text_of_an_example_is_logged(wheel: Wheel, capsys: pytest.Capt
     """A word that occurs in every example and in no log line (P8)."""
     canary = "zanzibar-canary"
     examples = [
-        example(one["messages"][0]["content"] + f" {canary}", one["messages"][1]["content"] + f" {canary}")
-        for one in lessons(40)
+        {"messages": [{"role": "system", "content": f"You are {canary}."}, *one["messages"]]}
+        for one in (
+            example(each["messages"][0]["content"], f"{each['messages'][1]['content']} {canary}")
+            for each in lessons(40)
+        )
     ]
     bad = {"messages": [{"role": "user", "content": canary}, {"role": "tool", "content": canary}]}
     await wheel.dataset(**SMALL)
