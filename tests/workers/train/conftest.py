@@ -9,7 +9,6 @@ import pytest
 
 from infra.database import Database
 from infra.local.model.faults_client import Faults
-from infra.settings import Settings
 from infra.trainer import Trainer
 from infra.trainer_replies import Job
 from infra.training_runs import RunStory, list_runs, show_run
@@ -17,12 +16,6 @@ from infra.training_store import set_dataset
 from schemas.envelope import parse_event
 from tests.drive import Drive
 from tests.workers.train.lessons import lessons
-
-
-@pytest.fixture
-def settings(settings: Settings) -> Settings:
-    """A hanging server is given up soon."""
-    return settings.model_copy(update={"model_timeout": 2.0})
 
 
 class Wheel:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra.database import Connection, Database
+from infra.settings import Settings
 from infra.trainer import Trainer, training_line
 from tests.workers.train.conftest import Wheel
 from tests.workers.train.lessons import lessons
@@ -18,6 +19,13 @@ from workers.handling import HandlerSpec
 from workers.train.advance import open_advance
 from workers.train.ending import open_dead
 from workers.train.runs import Wing
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A hanging server is given up soon."""
+    return settings.model_copy(update={"model_timeout": 4.0})
+
 
 SMALL: dict[str, Any] = {"threshold": 24, "minimum": 10, "holdout_minimum": 4}
 ENDINGS = {"promoted", "rejected"}
