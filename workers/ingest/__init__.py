@@ -6,7 +6,8 @@ deleted     `document.deleted`: a tombstone, and nothing else left
 buried      what a given-up event leaves: a document that failed, with the reason
 news        what became of a version, as the event that says so
 version     whether a version counts; pure
-store       what PostgreSQL knows of documents, and what a version writes
+store       what PostgreSQL knows of documents
+write       what versions of many documents write, in few statements
 content     a document's content, from the event or from its address
 embed       new chunks -> vectors, many jobs in one request, each text paid for once
 bisect      which of many texts a refused request was about

@@ -7,43 +7,22 @@ of one, and an older version that was slow to embed cannot come after a newer on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
-
-import structlog
-
-from infra.database import Connection
 from infra.egress import Egress
-from schemas.errors import Uncharged
 from schemas.inbound import DocumentAdded
 from schemas.registry import read_data
 from schemas.states import DocumentState
 from schemas.work import Publication, Work
-from workers.handling import Done, Outcome
+from workers.handling import Done, Outcome, Shared
 from workers.ingest.chunk import Chunking
 from workers.ingest.content import Content, content_of
-from workers.ingest.diff import Diff, compare
+from workers.ingest.diff import compare
 from workers.ingest.embed import Embedded, Embedder
-from workers.ingest.news import Version, indexed, superseded, version_of
+from workers.ingest.news import Row, Version, indexed, superseded, version_of
 from workers.ingest.prepare import prepare
 from workers.ingest.sandbox import Sandbox
-from workers.ingest.store import Row, Store, settle, write_chunks
+from workers.ingest.store import Store
 from workers.ingest.version import Known, Place, Standing, standing
-
-_log = structlog.get_logger("penstock.ingest")
-UNCHANGED = Diff(kept=0, moved=(), added=(), removed=())
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All that an effect needs: nothing is computed in a transaction."""
-
-    version: Version
-    place: Place
-    row: Row
-    diff: Diff
-    embedded: Embedded
+from workers.ingest.write import UNCHANGED, Plan, write
 
 
 class Adder:
@@ -76,7 +55,7 @@ class Adder:
             assert place.known is not None
             return Done(publications=[_repeated(version, place.known, content, data)])
         plan = await self._plan(version, place, content, data)
-        return Done(effect=partial(_write, plan))
+        return Done(effect=Shared(write, plan), weight=plan.weight)
 
     async def _plan(self, version: Version, place: Place, content: Content, data: DocumentAdded) -> Plan:
         """Read, cut, compare and embed what is new."""
@@ -95,9 +74,6 @@ class Adder:
             title, chunks, tokens = data.title or prepared.title, len(prepared.chunks), prepared.tokens
         row = Row(
             status=DocumentState.INDEXED,
-            sequence=version.sequence,
-            explicit=version.explicit,
-            event_id=version.event_id,
             content_sha256=digest,
             recipe_sha256=recipe,
             title=title,
@@ -107,22 +83,7 @@ class Adder:
             chunks=chunks,
             tokens=tokens,
         )
-        return Plan(version, place, row, diff, embedded)
-
-
-async def _write(plan: Plan, connection: Connection) -> Sequence[Publication]:
-    """The effect: the version becomes the one that is served."""
-    if not await settle(connection, plan.version.key, plan.place, plan.row):
-        raise Uncharged("another version of the document was written meanwhile", retry_after=0.0)
-    await write_chunks(connection, plan.version.key, plan.place, plan.diff, plan.embedded.wires)
-    _log.debug(
-        "ingest.document_written",
-        chunks=plan.row.chunks,
-        added=len(plan.diff.added),
-        removed=len(plan.diff.removed),
-        embedded=plan.embedded.called,
-    )
-    return [indexed(plan.version, plan.row, plan.embedded.called)]
+        return Plan(version, place, row, diff, embedded.wires, embedded.called)
 
 
 def _repeated(version: Version, known: Known, content: Content, data: DocumentAdded) -> Publication:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-
-from infra.database import Connection
-from schemas.errors import Uncharged
 from schemas.inbound import DocumentDeleted
 from schemas.registry import read_data
 from schemas.states import DocumentState
-from schemas.work import Publication, Work
-from workers.handling import Done, Outcome
-from workers.ingest.news import Version, purged, superseded, version_of
-from workers.ingest.store import Row, Store, purge_chunks, settle
-from workers.ingest.version import Place, Standing, standing
+from schemas.work import Work
+from workers.handling import Done, Outcome, Shared
+from workers.ingest.news import Row, purged, superseded, version_of
+from workers.ingest.store import Store
+from workers.ingest.version import Standing, standing
+from workers.ingest.write import Plan, write
 
 
 class Deleter:
@@ -36,16 +32,8 @@ class Deleter:
         place = await self._store.place(version.key)
         stands = standing(place.known, version.sequence, explicit=version.explicit)
         if stands is Standing.COUNTS:
-            return Done(effect=partial(_write, version, place))
+            return Done(effect=Shared(write, Plan(version, place, Row(DocumentState.PURGED))))
         assert place.known is not None
         if stands is Standing.REPEATED and place.known.served is None:
             return Done(publications=[purged(version)])
         return Done(publications=[superseded(version, place.known)])
-
-
-async def _write(version: Version, place: Place, connection: Connection) -> Sequence[Publication]:
-    row = Row(DocumentState.PURGED, version.sequence, version.explicit, version.event_id)
-    if not await settle(connection, version.key, place, row):
-        raise Uncharged("another version of the document was written meanwhile", retry_after=0.0)
-    await purge_chunks(connection, version.key, place)
-    return [purged(version)]

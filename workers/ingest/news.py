@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from schemas.errors import PenstockError, Unreadable
 from schemas.inbound import DocumentAdded, DocumentDeleted
+from schemas.states import DocumentState
 from schemas.work import Publication, Work
-from workers.ingest.store import Key, Row
+from workers.ingest.store import Key
 from workers.ingest.version import Known
 
 
@@ -25,6 +28,26 @@ class Version:
     sequence: int
     explicit: bool
     event_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a version makes of its document's row.
+
+    Attributes:
+        status: indexed or purged.
+        tokens: estimated tokens of all chunks.
+    """
+
+    status: DocumentState
+    content_sha256: bytes | None = None
+    recipe_sha256: bytes | None = None
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    media_type: str | None = None
+    uri: str | None = None
+    chunks: int = 0
+    tokens: int = 0
 
 
 def version_of(work: Work, data: DocumentAdded | DocumentDeleted) -> Version:
@@ -44,7 +67,12 @@ def indexed(version: Version, found: Row | Known, embedded: int) -> Publication:
 
 def superseded(version: Version, known: Known) -> Publication:
     """A newer version is there already."""
-    return _say(version, "document.superseded", by_sequence=known.settled)
+    return overtaken(version, known.settled)
+
+
+def overtaken(version: Version, by_sequence: int) -> Publication:
+    """A newer version was there first, or is written at the same time."""
+    return _say(version, "document.superseded", by_sequence=by_sequence)
 
 
 def purged(version: Version) -> Publication:

@@ -29,39 +29,52 @@ FROM unnest($1::text[], $2::int[], $3::bytea[], $4::bytea[]) AS w (tenant_id, sp
 ORDER BY tenant_id, space_id, sha256
 ON CONFLICT (tenant_id, space_id, sha256) DO NOTHING
 
--- name: create_document
--- The first version of a document; no row when somebody else was first, or the collection's space has changed.
+-- name: create_documents
+-- First versions of documents; no row where somebody else was first, or the collection's space has changed.
 INSERT INTO documents (
   tenant_id, collection_id, document_id, status, sequence, settled_sequence, served_sequence, explicit_sequence,
   content_sha256, recipe_sha256, title, metadata, media_type, uri, chunks, tokens, event_id, indexed_at
 )
-SELECT c.tenant_id, c.collection_id, $3, $4::text, $5::bigint, $5::bigint, CASE WHEN $4::text = 'indexed' THEN $5::bigint END, $6,
-       $7, $8, $9, $10, $11, $12, $13, $14, $15, CASE WHEN $4::text = 'indexed' THEN now() END
-FROM collections c
-WHERE c.tenant_id = $1 AND c.collection_id = $2 AND c.space_id = $16
+SELECT c.tenant_id, c.collection_id, w.document_id, w.status, w.sequence, w.sequence,
+       CASE WHEN w.status = 'indexed' THEN w.sequence END, w.explicit,
+       w.content_sha256, w.recipe_sha256, w.title, w.metadata::jsonb, w.media_type, w.uri, w.chunks, w.tokens, w.event_id,
+       CASE WHEN w.status = 'indexed' THEN now() END
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::bigint[], $7::boolean[], $8::bytea[],
+            $9::bytea[], $10::text[], $11::text[], $12::text[], $13::text[], $14::int[], $15::int[], $16::uuid[])
+  AS w (tenant_id, collection_id, document_id, space_id, status, sequence, explicit, content_sha256,
+        recipe_sha256, title, metadata, media_type, uri, chunks, tokens, event_id)
+JOIN collections c
+  ON c.tenant_id = w.tenant_id AND c.collection_id = w.collection_id AND c.space_id = w.space_id
+ORDER BY 1, 2, 3
 ON CONFLICT (tenant_id, collection_id, document_id) DO NOTHING
-RETURNING revision
+RETURNING tenant_id, collection_id, document_id
 
--- name: settle_document
--- A version that decides the content; no row when the document or the collection's space has changed since it was read.
+-- name: settle_documents
+-- Versions that decide the content; no row where the document or the collection's space has changed since it was read.
 -- A newer version that failed keeps its status: it is still the newest.
 UPDATE documents d
-SET status = CASE WHEN $5::bigint >= d.sequence THEN $4::text ELSE d.status END,
-    error = CASE WHEN $5::bigint >= d.sequence THEN NULL ELSE d.error END,
-    event_id = CASE WHEN $5::bigint >= d.sequence THEN $15::uuid ELSE d.event_id END,
-    sequence = greatest(d.sequence, $5::bigint),
-    settled_sequence = $5::bigint,
-    served_sequence = CASE WHEN $4::text = 'indexed' THEN $5::bigint END,
-    explicit_sequence = $6,
-    content_sha256 = $7, recipe_sha256 = $8, title = $9, metadata = $10, media_type = $11, uri = $12,
-    chunks = $13, tokens = $14,
-    indexed_at = CASE WHEN $4::text = 'indexed' THEN now() END,
+SET status = CASE WHEN w.sequence >= d.sequence THEN w.status ELSE d.status END,
+    error = CASE WHEN w.sequence >= d.sequence THEN NULL ELSE d.error END,
+    event_id = CASE WHEN w.sequence >= d.sequence THEN w.event_id ELSE d.event_id END,
+    sequence = greatest(d.sequence, w.sequence),
+    settled_sequence = w.sequence,
+    served_sequence = CASE WHEN w.status = 'indexed' THEN w.sequence END,
+    explicit_sequence = w.explicit,
+    content_sha256 = w.content_sha256, recipe_sha256 = w.recipe_sha256, title = w.title,
+    metadata = w.metadata::jsonb, media_type = w.media_type, uri = w.uri, chunks = w.chunks, tokens = w.tokens,
+    indexed_at = CASE WHEN w.status = 'indexed' THEN now() END,
     updated_at = now(),
     revision = d.revision + 1
-FROM collections c
-WHERE d.tenant_id = $1 AND d.collection_id = $2 AND d.document_id = $3 AND d.revision = $17
-  AND c.tenant_id = d.tenant_id AND c.collection_id = d.collection_id AND c.space_id = $16
-RETURNING d.revision
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::bigint[], $7::boolean[], $8::bytea[],
+            $9::bytea[], $10::text[], $11::text[], $12::text[], $13::text[], $14::int[], $15::int[], $16::uuid[],
+            $17::int[])
+  AS w (tenant_id, collection_id, document_id, space_id, status, sequence, explicit, content_sha256,
+        recipe_sha256, title, metadata, media_type, uri, chunks, tokens, event_id, revision)
+JOIN collections c
+  ON c.tenant_id = w.tenant_id AND c.collection_id = w.collection_id AND c.space_id = w.space_id
+WHERE d.tenant_id = w.tenant_id AND d.collection_id = w.collection_id AND d.document_id = w.document_id
+  AND d.revision = w.revision
+RETURNING d.tenant_id, d.collection_id, d.document_id
 
 -- name: fail_document
 -- A version that cannot be indexed, if it is the newest that was decided; what is served stays as it is.
@@ -79,7 +92,8 @@ WHERE d.sequence <= excluded.sequence AND d.settled_sequence < excluded.sequence
 
 -- name: remove_chunks
 -- Chunks that a new version no longer has; their vectors go with them.
-DELETE FROM chunks WHERE tenant_id = $1 AND chunk_id = ANY ($2::uuid[])
+DELETE FROM chunks k USING unnest($1::text[], $2::uuid[]) AS g (tenant_id, chunk_id)
+WHERE k.tenant_id = g.tenant_id AND k.chunk_id = g.chunk_id
 
 -- name: move_chunks
 -- Chunks whose text stays but whose place, heading or page changes.
@@ -87,29 +101,33 @@ UPDATE chunks k
 SET position = g.position, heading = g.heading, page = g.page,
     words = CASE WHEN k.heading IS DISTINCT FROM g.heading
                  THEN to_tsvector(c.text_config, concat_ws(E'\n', g.heading, k.text)) ELSE k.words END
-FROM unnest($3::uuid[], $4::int[], $5::text[], $6::int[]) AS g (chunk_id, position, heading, page)
-CROSS JOIN (SELECT text_config FROM collections WHERE tenant_id = $1 AND collection_id = $2) c
-WHERE k.tenant_id = $1 AND k.chunk_id = g.chunk_id
+FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::int[], $5::text[], $6::int[])
+  AS g (tenant_id, collection_id, chunk_id, position, heading, page)
+JOIN collections c ON c.tenant_id = g.tenant_id AND c.collection_id = g.collection_id
+WHERE k.tenant_id = g.tenant_id AND k.chunk_id = g.chunk_id
 
 -- name: add_chunks
 -- New chunks with their words.
 INSERT INTO chunks (
   tenant_id, collection_id, document_id, chunk_id, position, text, heading, page, tokens, sha256, words
 )
-SELECT $1, $2, $3, g.chunk_id, g.position, g.text, g.heading, g.page, g.tokens, g.sha256,
+SELECT g.tenant_id, g.collection_id, g.document_id, g.chunk_id, g.position, g.text, g.heading, g.page, g.tokens, g.sha256,
        to_tsvector(c.text_config, concat_ws(E'\n', g.heading, g.text))
-FROM unnest($4::uuid[], $5::int[], $6::text[], $7::text[], $8::int[], $9::int[], $10::bytea[])
-  AS g (chunk_id, position, text, heading, page, tokens, sha256)
-CROSS JOIN (SELECT text_config FROM collections WHERE tenant_id = $1 AND collection_id = $2) c
-ORDER BY g.chunk_id
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::uuid[], $5::int[], $6::text[], $7::text[], $8::int[], $9::int[],
+            $10::bytea[])
+  AS g (tenant_id, collection_id, document_id, chunk_id, position, text, heading, page, tokens, sha256)
+JOIN collections c ON c.tenant_id = g.tenant_id AND c.collection_id = g.collection_id
+ORDER BY g.tenant_id, g.chunk_id
 
 -- name: add_vectors
 -- The vectors of new chunks, into the table of their space.
-SELECT vectors_add($1, $2, $3, $4::uuid[], $5::halfvec[])
+SELECT vectors_add($1, $2::text[], $3::bigint[], $4::uuid[], $5::halfvec[])
 
 -- name: purge_chunks
--- All of a deleted document: its chunks, with them their vectors, and what the cache kept of them.
+-- All of deleted documents: their chunks, with them their vectors, and what the cache kept of them.
 WITH gone AS (
-  DELETE FROM chunks WHERE tenant_id = $1 AND collection_id = $2 AND document_id = $3 RETURNING sha256
+  DELETE FROM chunks k USING unnest($1::text[], $2::bigint[], $3::text[]) AS g (tenant_id, collection_id, document_id)
+  WHERE k.tenant_id = g.tenant_id AND k.collection_id = g.collection_id AND k.document_id = g.document_id
+  RETURNING k.tenant_id, k.sha256
 )
-DELETE FROM embedding_cache e USING gone WHERE e.tenant_id = $1 AND e.sha256 = gone.sha256
+DELETE FROM embedding_cache e USING gone WHERE e.tenant_id = gone.tenant_id AND e.sha256 = gone.sha256
