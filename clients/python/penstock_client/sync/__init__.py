@@ -1,0 +1,1 @@
+"""`Client`: the files of `aio` without waiting, written by scripts/write_client.py."""

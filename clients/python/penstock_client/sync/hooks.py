@@ -1,0 +1,54 @@
+"""Webhook endpoints are registered here, and their deliveries looked at and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from penstock_client import wire
+from penstock_client.models import Delivery, Endpoint
+from penstock_client.sync.transport import Transport
+
+
+class Hooks(Transport):
+    """Webhooks."""
+
+    def add_webhook(self, url: str, types: Sequence[str] = ("*",), **options: Any) -> Endpoint:
+        """Register an endpoint; its `secret` is shown this once.
+
+        Args:
+            url: where messages go.
+            types: which events: exact names, families such as ``training.*``, or ``*``.
+            options: filter, payload (full or thin), secret, description, headers, timeout_seconds, rate_limit,
+                callback_prefix.
+        """
+        body = {"url": url, "types": list(types), **wire.present(**options)}
+        return Endpoint.model_validate(self.request("POST", wire.path("webhooks"), body))
+
+    def webhooks(self) -> Iterator[Endpoint]:
+        """The endpoints, oldest first."""
+        for item in self.pages(wire.path("webhooks")):
+            yield Endpoint.model_validate(item)
+
+    def change_webhook(self, endpoint_id: str, **changes: Any) -> Endpoint:
+        """Change an endpoint; what is left out stays. ``status="active"`` enables a disabled one."""
+        return Endpoint.model_validate(self.request("PATCH", wire.path("webhooks", endpoint_id), changes))
+
+    def delete_webhook(self, endpoint_id: str) -> None:
+        """Remove an endpoint with its messages."""
+        self.request("DELETE", wire.path("webhooks", endpoint_id))
+
+    def test_webhook(self, endpoint_id: str) -> str:
+        """Send a test message; returns the delivery's id."""
+        found = self.request("POST", wire.path("webhooks", endpoint_id, "test"))
+        return str(found["delivery_id"])
+
+    def deliveries(self, endpoint_id: str) -> Iterator[Delivery]:
+        """The messages to an endpoint, newest first, with their attempts."""
+        for item in self.pages(wire.path("webhooks", endpoint_id, "deliveries")):
+            yield Delivery.model_validate(item)
+
+    def replay_delivery(self, delivery_id: str) -> str:
+        """Send a message again; returns its id."""
+        found = self.request("POST", wire.path("deliveries", delivery_id, "replay"))
+        return str(found["delivery_id"])
