@@ -8,9 +8,11 @@ bridge     a Redis stream, read for one tenant
 children   the processes that `up` and `demo` start and stop
 local      up, down
 doctor     what is used, and what to change
-operate    status, events, queues
+operate    status, events
+queues     list, pause, resume, drain, rebuild
 governor   the pace of calls to the model API
 dead       dead letters
+dead_stores  those of the ledger and those of the engine, as one listing
 accounts   tenants, keys, usage
 erase      what is to be forgotten
 training   train

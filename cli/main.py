@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from cli import accounts, bridge, client, dead, doctor, erase, governor, local, operate, serve, training
+from cli import (
+    accounts,
+    bridge,
+    client,
+    dead,
+    doctor,
+    erase,
+    governor,
+    local,
+    operate,
+    queues,
+    serve,
+    training,
+)
 from cli.demo import command as demo
 from cli.run import FAILED, INTERRUPTED, stop_with_message
 from schemas.errors import PenstockError
@@ -27,6 +40,7 @@ bridge.add_to(app)
 doctor.add_to(app)
 client.add_to(app)
 operate.add_to(app)
+queues.add_to(app)
 governor.add_to(app)
 dead.add_to(app)
 training.add_to(app)

@@ -1,9 +1,8 @@
-"""What operators look at and do: status, events, queues. They speak to the database and Redis directly."""
+"""What operators look at: status and events. They speak to the database and Redis directly."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 events_app = typer.Typer(
     no_args_is_help=True, help="Look at events in the ledger: ids, states and times, no payload."
 )
-queues_app = typer.Typer(no_args_is_help=True, help="Pause, resume, drain or rebuild a queue.")
 
 Tenant = Annotated[str | None, typer.Option(help="Only this tenant.")]
 Kind = Annotated[str | None, typer.Option("--type", help="Only this event type.")]
@@ -156,78 +154,7 @@ def explain_event(event_id: UUID) -> None:
     typer.echo(operations.explain(run_async(find_event(event_id)), now=datetime.now(UTC)))
 
 
-@queues_app.command("pause")
-def pause_queue(queue: str) -> None:
-    """Let no worker claim from a queue; what runs goes on, what arrives waits."""
-    _with_queue(queue, "pause")
-
-
-@queues_app.command("resume")
-def resume_queue(queue: str) -> None:
-    """Let workers claim again."""
-    _with_queue(queue, "resume")
-
-
-def _with_queue(name: str, action: str) -> None:
-    queue = queue_named(name)
-
-    async def act() -> None:
-        from infra import queue_insight
-
-        async with open_client() as client:
-            await (queue_insight.pause if action == "pause" else queue_insight.resume)(client, queue)
-
-    run_async(act())
-    typer.echo(f"{queue}: {action}d")
-
-
-@queues_app.command("drain")
-def drain_queue(
-    queue: str,
-    timeout: Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")] = math.inf,
-) -> None:
-    """Wait until nothing of a queue is ready or running; exit 1 when the time is over."""
-    name = queue_named(queue)
-
-    async def wait() -> int:
-        from infra.queue_insight import insight
-
-        deadline = asyncio.get_running_loop().time() + timeout
-        async with open_client() as client:
-            while True:
-                found = await insight(client, name)
-                left = found.ready + found.running
-                if left == 0 or asyncio.get_running_loop().time() >= deadline:
-                    return left
-                await asyncio.sleep(0.5)
-
-    left = run_async(wait())
-    typer.echo(f"{name}: drained" if left == 0 else f"{name}: {left} left")
-    if left:
-        raise typer.Exit(1)
-
-
-@queues_app.command("rebuild")
-def rebuild_queues() -> None:
-    """Fill Redis again from the ledger: pushes every unfinished event; what is there keeps its place."""
-
-    async def act() -> int:
-        from infra.database import Database
-        from infra.sweeper import EPOCH, Sweeper
-
-        settings = serving_settings()
-        async with (
-            Database.open(settings.need("DATABASE_URL"), role="penstock_system", size=1) as database,
-            open_client() as client,
-        ):
-            await client.delete(EPOCH)
-            return await Sweeper(database, client, name="penstock queues rebuild").round()
-
-    typer.echo(f"pushed {run_async(act())} events that were missing")
-
-
 def add_to(app: typer.Typer) -> None:
     """Mount the commands."""
     app.command(rich_help_panel="Operate")(status)
     app.add_typer(events_app, name="events", rich_help_panel="Operate")
-    app.add_typer(queues_app, name="queues", rich_help_panel="Operate")

@@ -6,7 +6,7 @@ Payloads stay where they are: ids, types, states, times and errors are enough to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,6 +33,7 @@ class DeadFilter:
     error: str | None = None
     since: datetime | None = None
     event_id: UUID | None = None
+    until: datetime | None = None
 
 
 async def counts(connection: Connection) -> list[dict[str, Any]]:
@@ -105,6 +106,7 @@ async def list_dead(connection: Connection, which: DeadFilter, *, limit: int = 5
         which.since,
         which.event_id,
         limit,
+        which.until,
     )
     return _rows(rows)
 
@@ -133,7 +135,7 @@ async def replay(
     async with connection.transaction():
         rows = await connection.fetch(queries("operations").replay, ids, waits, actor)
         entries = await letters.put_back(connection, client, ids, actor=actor)
-        await _audit(connection, [*rows, *entries], actor, "dead.replay")
+        await audit(connection, [row["tenant_id"] for row in (*rows, *entries)], actor, "dead.replay")
     await push(
         client,
         [Pushable(row["event_id"], row["type"], row["queue"], row["wait"], row["tenant_id"]) for row in rows],
@@ -149,13 +151,13 @@ async def discard(
         rows = await connection.fetch(
             queries("operations").discard, [event["event_id"] for event in events], actor
         )
-        await _audit(connection, rows, actor, "dead.discard")
+        await audit(connection, [row["tenant_id"] for row in rows], actor, "dead.discard")
     return len(rows)
 
 
-async def _audit(connection: Connection, rows: Sequence[Any], actor: str, action: str) -> None:
-    touched = Counter(row["tenant_id"] for row in rows)
-    lines = [{"tenant_id": tenant, "events": events} for tenant, events in touched.items()]
+async def audit(connection: Connection, tenants: Iterable[str], actor: str, action: str) -> None:
+    """Write one audit line per tenant, with how often it is named; work of nobody has the empty name."""
+    lines = [{"tenant_id": tenant, "events": events} for tenant, events in Counter(tenants).items()]
     if lines:
         await connection.execute(queries("operations").audit, lines, actor, action)
 

@@ -29,6 +29,7 @@ from schemas.errors import BudgetExceeded, LeaseLost, PenstockError, Transaction
 from schemas.states import EventState
 from schemas.work import Publication, Work
 from workers import handling
+from workers.engine.deadletters import trace_of
 from workers.engine.policy import code_of
 from workers.engine.types import Bury, Done, GiveBack, RetryAt, Verdict
 from workers.handling import HandlerSpec, Later, Outcome, Shared, Write
@@ -217,7 +218,11 @@ def _code(ending: Ending) -> str | None:
 def _finish(ending: Ending) -> Finish:
     work, verdict = ending.work, ending.verdict
     note: dict[str, Any] | None
-    error = None if ending.error is None else {**_as_penstock(ending.error).as_dict(), "code": _code(ending)}
+    error: dict[str, Any] | None = None
+    if ending.error is not None:
+        # The trace is for operators: file, line and function. What a tenant sees leaves it out.
+        kept = _as_penstock(ending.error).as_dict()
+        error = {**kept, "code": _code(ending), "trace": trace_of(ending.error)}
     if isinstance(ending.outcome, Later):
         note = {"what": "waiting", "reason": ending.outcome.reason} if ending.outcome.reason else None
         return Finish(work, EventState.ACCEPTED, 0, delay=ending.outcome.delay, note=note)

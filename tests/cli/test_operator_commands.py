@@ -1,11 +1,13 @@
 import json
 import secrets
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 import redis.asyncio
 
+from infra import queue_keys
 from infra.bus import Bus
 from infra.database import Database
 from infra.governor import Governor
@@ -13,6 +15,8 @@ from infra.governor_rules import Priority
 from schemas.envelope import parse_event
 from schemas.errors import PoolPaused
 from tests.cli.commands import Penstock
+from workers.engine.deadletters import letter_for
+from workers.engine.types import ClaimedJob
 
 
 @pytest.fixture
@@ -113,12 +117,44 @@ def test_dead_events_are_discarded(penstock: Penstock, dead_event: UUID, tenant:
     assert "dead" == penstock.json("events", "show", str(dead_event))["status"]
 
 
-def test_a_queue_is_paused_resumed_drained_and_rebuilt(
+async def test_dead_jobs_without_a_row_are_listed_replayed_and_discarded_too(
+    penstock: Penstock, redis_client: redis.asyncio.Redis, owner_database: Database, tenant: str
+) -> None:
+    """An operator need not know in which store a dead letter is; what is done to it is audited."""
+    payload = b'{"t":null,"f":"odd.job","a":["canary"],"k":{},"et":1,"lane":"b/odd.job/%s"}' % tenant.encode()
+    names = [f"{tenant}-{number}" for number in range(3)]
+    for at, name in enumerate(names):
+        job = ClaimedJob(name, "odd.job", (), {}, 3, 0, 1, 1_700_000_000_000, 0, "penstock:answer")
+        letter = letter_for(job, error="not_in_ledger", message="no event has this id")
+        fields = {name: letter + b"\n" + payload}
+        await cast("Awaitable[int]", redis_client.hset(queue_keys.dead("penstock:answer"), mapping=fields))
+        await redis_client.zadd(queue_keys.dead_times("penstock:answer"), {name: at})
+    listed = penstock.json("dead", "list", "--tenant", tenant, "--error", "not_in_ledger")
+    assert set(names) == {row["event_id"] for row in listed}
+    shown = penstock.run("dead", "show", names[0], "--json").stdout
+    assert ("engine", 3, []) == tuple(
+        json.loads(shown)[name] if name != "trace" else json.loads(shown)["error"][name]
+        for name in ("store", "attempts", "trace")
+    )
+    assert "canary" not in shown
+    filters = ("--tenant", tenant, "--queue", "answer", "--type", "odd.job", "--since-hours", "1")
+    assert {"matched": 3, "replayed": 0} == penstock.json("dead", "replay", *filters, "--dry-run")
+    assert {"matched": 2, "replayed": 2} == penstock.json("dead", "replay", *filters, "--limit", "2")
+    assert {"matched": 1, "discarded": 1} == penstock.json("dead", "discard", *filters, "--until-hours", "0")
+    assert 2 == await redis_client.zcard("penstock:answer")
+    async with owner_database.connection() as connection:
+        audit = await connection.fetch("SELECT action, details FROM audit_log WHERE tenant_id = $1", tenant)
+    assert [("dead.discard", {"events": 1}), ("dead.replay", {"events": 2})] == sorted(
+        tuple(row) for row in audit
+    )
+    assert names[0] in penstock.run("dead", "show", names[0], expect=1).stderr
+
+
+async def test_a_queue_is_paused_resumed_drained_and_rebuilt(
     penstock: Penstock, redis_client: redis.asyncio.Redis
 ) -> None:
     """Each by its short name; `status` shows the pause; an unknown queue is told which there are."""
-    del redis_client  # emptied by its fixture
-    penstock.run("queues", "pause", "ingest")
+    assert {"queue": "penstock:ingest", "paused": True} == penstock.json("queues", "pause", "ingest")
     paused = {one["queue"]: one["paused"] for one in penstock.json("status")["queues"]}
     assert {
         "penstock:ingest": True,
@@ -130,6 +166,14 @@ def test_a_queue_is_paused_resumed_drained_and_rebuilt(
     assert not any(one["paused"] for one in penstock.json("status")["queues"])
     assert "drained" in penstock.run("queues", "drain", "deliver", "--timeout", "5").stdout
     assert "pushed" in penstock.run("queues", "rebuild").stdout
+    await redis_client.delete("penstock:ingest", "penstock:train")
+    await redis_client.zadd("penstock:ingest", {"waits": 1})
+    left = {"queue": "penstock:ingest", "drained": False, "left": 1}
+    assert left == json.loads(
+        penstock.run("queues", "drain", "ingest", "--timeout", "0", "--json", expect=1).stdout
+    )
+    ready = {one["queue"]: one["ready"] for one in penstock.json("queues", "list")}
+    assert (1, 0) == (ready["penstock:ingest"], ready["penstock:train"])
     assert "ingest" in penstock.run("queues", "pause", "lunch", expect=1).stderr
 
 

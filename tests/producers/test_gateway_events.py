@@ -193,3 +193,17 @@ async def test_many_at_once_are_all_entered(client: Client, owner_database: Data
             "SELECT count(*) FROM events WHERE tenant_id = $1 AND status = 'accepted'", client.tenant
         )
     assert count == 60
+
+
+async def test_an_error_is_shown_without_its_trace(client: Client, owner_database: Database) -> None:
+    """A trace names the operator's files: it is kept for the operator, and shown to no tenant."""
+    [result] = await client.publish(example_event())
+    error = {"code": "unreadable", "message": "cannot be read", "trace": ["/srv/secret.py:1 handle"]}
+    async with owner_database.connection() as connection:
+        await connection.execute(
+            "UPDATE events SET error = $2 WHERE event_id = $1::uuid", result["event_id"], error
+        )
+    shown = await client.call("GET", f"/v1/events/{result['event_id']}")
+    listed = await client.call("GET", "/v1/events")
+    assert "unreadable" == shown.json()["error"]["code"]
+    assert ("secret.py" in shown.text, "secret.py" in listed.text) == (False, False)

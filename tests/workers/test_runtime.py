@@ -109,6 +109,7 @@ async def test_an_error_becomes_a_state(
     row = await bare.event(event_id)
     assert (status, attempts) == (row["status"], row["attempts"])
     assert "secret text" not in str(row["error"])
+    assert row["error"]["trace"][-1].endswith(" handle")
     assert row["error"]["code"] == (error.code if isinstance(error, PenstockError) else "RuntimeError")
 
 

@@ -6,6 +6,7 @@ payload exactly as the producer wrote it, so that a replay is the same job again
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from workers.engine.types import ClaimedJob
 FRAMES: Final = 12
 PAGE: Final = 500
 CAP: Final = 10_000
+LANE: Final = re.compile(rb'"lane":"[^"]*/([^"/]*)"}$')
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,12 @@ class DeadLetter:
     enqueued_ms: int
     died_ms: int
     payload: bytes
+
+    @property
+    def tenant(self) -> str:
+        """Whose lane the job was in; empty for jobs of other producers."""
+        lane = LANE.search(self.payload)
+        return "" if lane is None else lane[1].decode()
 
 
 def letter_for(job: ClaimedJob, *, error: str, message: str, cause: BaseException | None = None) -> bytes:
@@ -101,12 +109,14 @@ class DeadLetters:
         """How many there are."""
         return int(await self._redis.zcard(self._times))
 
-    async def listed(self, *, match: Match = _any, limit: int = 100) -> list[DeadLetter]:
-        """The oldest letters that match, in order of death."""
+    async def listed(
+        self, *, match: Match = _any, limit: int = 100, newest: bool = False
+    ) -> list[DeadLetter]:
+        """Letters that match, in order of death: the oldest first, or the newest."""
         found: list[DeadLetter] = []
         offset = 0
         while len(found) < limit:
-            ids: list[bytes] = await self._redis.zrange(self._times, offset, offset + PAGE - 1)
+            ids: list[bytes] = await self._redis.zrange(self._times, offset, offset + PAGE - 1, desc=newest)
             if not ids:
                 break
             offset += len(ids)

@@ -21,7 +21,7 @@ FROM answers a WHERE a.tenant_id = $1 AND a.query_id = $2
 UNION ALL
 SELECT CASE WHEN e.dead_at IS NULL THEN 'pending' ELSE 'failed' END, e.data->>'question', NULL,
        ARRAY(SELECT jsonb_array_elements_text(e.data->'collections')), NULL, NULL, '[]', '[]', '{}',
-       e.data->>'model', NULL, '{}', '{}', e.error, e.accepted_at, e.dead_at
+       e.data->>'model', NULL, '{}', '{}', e.error - 'trace', e.accepted_at, e.dead_at
 FROM events e
 WHERE e.tenant_id = $1 AND e.event_id = $2 AND e.type = 'query.received'
   AND NOT EXISTS (SELECT FROM answers a WHERE a.tenant_id = $1 AND a.query_id = $2)

@@ -28,7 +28,7 @@ FROM events
 WHERE dead_at IS NOT NULL
   AND ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR queue = $2) AND ($3::text IS NULL OR type = $3)
   AND ($4::text IS NULL OR error ->> 'code' = $4) AND ($5::timestamptz IS NULL OR dead_at >= $5)
-  AND ($6::uuid IS NULL OR event_id = $6)
+  AND ($6::uuid IS NULL OR event_id = $6) AND ($8::timestamptz IS NULL OR dead_at < $8)
 ORDER BY event_id DESC LIMIT $7
 
 -- name: replay
