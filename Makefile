@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Test processes side by side; each has servers of its own.
 JOBS ?= 2
 
-.PHONY: help setup check test test-arq demo chaos peers format clean
+.PHONY: help setup check test test-arq demo fuzz chaos peers format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,9 @@ test: $(STAMP) ## All tests, on embedded servers.
 
 test-arq: $(STAMP) ## arq's own test suite against our worker.
 	sh tests/arq_suite/run.sh
+
+fuzz: $(STAMP) ## Hold the HTTP API against its OpenAPI document, for about ten minutes.
+	PENSTOCK_FUZZ=long $(BIN)/pytest -q -s tests/producers/test_gateway_fuzz.py --timeout 1800
 
 chaos: $(STAMP) ## The long kills, cuts and floods.
 	$(BIN)/pytest -q -m chaos --timeout 1800

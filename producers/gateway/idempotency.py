@@ -26,8 +26,9 @@ from schemas.errors import BadInput, Conflict, PenstockError
 HEADER = "Idempotency-Key"
 KEPT_HEADERS = ("location", "content-type", "content-location", "preference-applied")
 MAX_KEY = 255
-_BARE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
-_QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
+BARE = r"[\x21\x23-\x5b\x5d-\x7e]{1,255}"
+QUOTED = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}"'
+_BARE, _QUOTED = re.compile(BARE), re.compile(QUOTED)
 
 
 class KeyReused(BadInput):
@@ -59,8 +60,8 @@ def idempotency_key(request: Request) -> str | None:
         return None
     if len(values) == 1:
         text = values[0].strip()
-        if quoted := _QUOTED.fullmatch(text):
-            return re.sub(r"\\(.)", r"\1", quoted[1])
+        if _QUOTED.fullmatch(text):
+            return re.sub(r"\\(.)", r"\1", text[1:-1])
         if _BARE.fullmatch(text):
             return text
     raise BadInput(

@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from producers.gateway.problems import MEDIA_TYPE
 from producers.gateway.shapes.base import Problem
+from schemas.envelope import MAX_ATTRIBUTE, TEXT_EXTENSIONS
+from schemas.registry import Direction, types_of
+from schemas.values import MAX_SEQUENCE
 
 REFERENCE = "#/components/schemas/{model}"
+_ATTRIBUTE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_ATTRIBUTE}
+_MOMENT: dict[str, Any] = {"type": "string", "format": "date-time"}
 
 _EVENT: dict[str, Any] = {
     "type": "object",
     "required": ["specversion", "id", "source", "type", "data"],
     "properties": {
         "specversion": {"const": "1.0"},
-        "id": {"type": "string", "minLength": 1, "maxLength": 1024},
-        "source": {"type": "string", "minLength": 1, "maxLength": 1024},
-        "type": {"type": "string"},
-        "subject": {"type": "string"},
-        "time": {"type": "string", "format": "date-time"},
+        "id": _ATTRIBUTE,
+        "source": _ATTRIBUTE,
+        "type": {"enum": [one.name for one in types_of(Direction.IN)]},
+        "subject": _ATTRIBUTE,
+        "time": _MOMENT,
+        "expirytime": _MOMENT,
+        "datacontenttype": {"const": "application/json"},
+        "dataschema": {"type": "string", "pattern": r"^penstock:[a-z_.]+:[1-9][0-9]{0,3}$"},
         "sequence": {
-            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]{1,19}$"}]
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": MAX_SEQUENCE},
+                {"type": "string", "pattern": "^[0-9]{1,18}$"},
+            ]
         },
+        "traceparent": {"type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"},
+        **dict.fromkeys(sorted(TEXT_EXTENSIONS), _ATTRIBUTE),
         "data": {"type": "object"},
     },
+    "patternProperties": {"^[a-z0-9]{1,20}$": {}},
+    "additionalProperties": False,
+    "oneOf": [
+        {
+            "properties": {
+                "type": {"const": one.name},
+                "data": {"$ref": REFERENCE.format(model=one.model.__name__)},
+            }
+        }
+        for one in types_of(Direction.IN)
+    ],
 }
 _EXAMPLE = {
     "specversion": "1.0",
@@ -49,7 +74,14 @@ EVENT_BODY: dict[str, Any] = {
                 "schema": {"type": "array", "items": _EVENT, "maxItems": 1000},
                 "example": [_EXAMPLE],
             },
-            "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE["data"]},
+            "application/json": {
+                "schema": {
+                    "oneOf": [
+                        {"$ref": REFERENCE.format(model=one.model.__name__)} for one in types_of(Direction.IN)
+                    ]
+                },
+                "example": _EXAMPLE["data"],
+            },
         },
     }
 }
@@ -73,10 +105,13 @@ def takes(model: type[BaseModel], example: dict[str, Any] | None = None) -> dict
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
-def add_schemas(document: dict[str, Any], models: list[type[BaseModel]]) -> None:
-    """Put the models that only routes of ours know among the document's components."""
+def add_schemas(document: dict[str, Any], models: Sequence[type[BaseModel]]) -> None:
+    """Put the models that only routes of ours know among the document's components, as strict as the gate reads them."""
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in models:
+    for model in (*models, *(one.model for one in types_of(Direction.IN))):
         schema = model.model_json_schema(ref_template=REFERENCE)
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
+        found = {**schema.pop("$defs", {}), model.__name__: schema}
+        for name, one in found.items():
+            if one.get("type") == "object" and name != Problem.__name__:
+                one.setdefault("additionalProperties", False)
+            schemas[name] = one

@@ -112,9 +112,16 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         HTTPStatus.NOT_FOUND: "nothing is served under this address",
         HTTPStatus.METHOD_NOT_ALLOWED: "this address does not allow this method",
     }.get(status, status.description or status.phrase)
-    return problem(
-        status, code, status.phrase, detail, request_id=request_id_of(request), headers=error.headers or {}
-    )
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["allow"] = _allowed(request)
+    return problem(status, code, status.phrase, detail, request_id=request_id_of(request), headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """Every method of an address: the framework names those of the first route that it finds."""
+    path = getattr(request.scope.get("route"), "path_format", "")
+    return ", ".join(sorted(method.upper() for method in request.app.openapi()["paths"].get(path, ())))
 
 
 async def on_validation_error(request: Request, error: Exception) -> Response:

@@ -11,13 +11,14 @@ from infra.erasure import Target, erase
 from infra.keys import Scope
 from producers.gateway.access import Allow, Caller
 from producers.gateway.body import read_model
+from producers.gateway.idempotency import Remembered
 from producers.gateway.openapi import answers, takes
 from producers.gateway.resources import gateway_of
 from producers.gateway.respond import json_response
 from producers.gateway.shapes.erasures import ErasureBody, ErasureView
 from schemas.errors import BadInput
 
-router = APIRouter(tags=["erasure"])
+router = APIRouter(tags=["erasure"], route_class=Remembered)
 Admin = Annotated[Caller, Depends(Allow(Scope.ADMIN))]
 
 
