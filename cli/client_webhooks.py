@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
 
 from cli.client_http import open_api, part, read_json_option
 from cli.client_listen import listen
+from cli.client_replay import replay
 from cli.show import AsJson, print_fields, print_rows
 from schemas.errors import BadInput
 
@@ -42,7 +44,7 @@ def add(
     rate: Annotated[
         float | None, typer.Option(min=0.01, max=10_000, help="Messages per second at most.")
     ] = None,
-    thin: Annotated[bool, typer.Option("--thin", help="Send ids only.")] = False,
+    payload: Annotated[str, typer.Option(help="full, thin (ids only), or auto: thin above 20 kB.")] = "auto",
     callback_prefix: Annotated[
         bool, typer.Option("--callback-prefix", help="The URL is the prefix of questions' callback URLs.")
     ] = False,
@@ -52,7 +54,7 @@ def add(
     body: dict[str, Any] = {
         "url": url,
         "types": types or ["*"],
-        "payload": "thin" if thin else "full",
+        "payload": payload,
         "description": description,
         "callback_prefix": callback_prefix,
         "headers": dict(_header(one) for one in header or []),
@@ -133,11 +135,36 @@ def rotate(
 
 
 @app.command("test")
-def send_test(webhook: Id, *, as_json: AsJson = False) -> None:
-    """Send a `webhook.test` message, signed like any other."""
+def send_test(
+    webhook: Id,
+    wait: Annotated[
+        float, typer.Option(min=0, max=120, help="Seconds to wait for the outcome; 0 does not wait.")
+    ] = 30.0,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Send a `webhook.test` message, signed like any other, and show what became of it; exit 1 when it did not arrive."""
     with open_api(admin=True) as api:
         sent = api.call("POST", f"/v1/webhooks/{part(webhook)}/test")
-    print_fields(sent, as_json=as_json)
+        if not wait:
+            print_fields(sent, as_json=as_json)
+            return
+        path = f"/v1/deliveries/{part(sent['delivery_id'])}"
+        end = time.monotonic() + wait
+        while (found := api.call("GET", path))["status"] == "pending" and time.monotonic() < end:
+            time.sleep(0.1)
+    tried = found["tried"][-1] if found["tried"] else {}
+    names = ("status_code", "elapsed_ms", "error", "response_head")
+    outcome = {
+        "delivery_id": found["id"],
+        "webhook_id": found["message_id"],
+        "status": found["status"],
+        "reason": (found["error"] or {}).get("message"),
+        **{name: tried.get(name) for name in names},
+    }
+    print_fields(outcome, as_json=as_json)
+    if found["status"] != "delivered":
+        raise typer.Exit(1)
 
 
 @app.command("deliveries")
@@ -155,14 +182,5 @@ def deliveries(
     print_rows(rows, DELIVERIES, as_json=as_json, empty="No deliveries.")
 
 
-@app.command("replay")
-def replay(
-    delivery: Annotated[str, typer.Argument(help="The delivery's id.")], *, as_json: AsJson = False
-) -> None:
-    """Send a message that has ended again, under the same `webhook-id`."""
-    with open_api(admin=True) as api:
-        sent = api.call("POST", f"/v1/deliveries/{part(delivery)}/replay")
-    print_fields(sent, as_json=as_json)
-
-
+app.command("replay")(replay)
 app.command("listen")(listen)

@@ -41,6 +41,7 @@ tenants         tenants, as an operator sees them
 limits          what a tenant may have
 replies         answers, kept for requests that come again
 endpoints       webhook endpoints and their secrets
+replays         webhook messages sent again
 filters         metadata filters become parameters
 push            ids onto arq queues, into lanes
 concurrency     how many jobs of a type or tenant run at once

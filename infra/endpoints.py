@@ -6,7 +6,7 @@ event, which the caller pushes after the commit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,7 +36,7 @@ class Endpoint:
     Attributes:
         types: out event types, ``family.*`` or ``*``.
         filter: which contents; the operators of metadata filters. None for all.
-        payload: ``full``, or ``thin`` for ids only.
+        payload: ``full``, ``thin`` for ids only, or ``auto``: thin when it is large.
         headers: sent along with every message.
         timeout_seconds: for everything, the reply's body included.
         rate_limit: messages per second at most; None for as many as it takes.
@@ -46,7 +46,7 @@ class Endpoint:
     url: str
     types: tuple[str, ...] = ("*",)
     filter: Any = None
-    payload: str = "full"
+    payload: str = "auto"
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_seconds: float = 15.0
     rate_limit: float | None = None
@@ -225,9 +225,30 @@ async def list_deliveries(
     sql = queries("gateway_endpoints")
     await show_endpoint(connection, tenant, endpoint_id)
     state = None if status is None else str(status)
-    rows = await connection.fetch(sql.deliveries, tenant, endpoint_id, state, after, limit + 1)
+    return await _tried(
+        connection,
+        tenant,
+        await connection.fetch(sql.deliveries, tenant, endpoint_id, state, after, limit + 1),
+    )
+
+
+async def show_delivery(connection: Connection, tenant: str, delivery_id: UUID) -> dict[str, Any]:
+    """One message with its attempts.
+
+    Raises:
+        NotFound: the tenant has none of that id.
+    """
+    rows = await connection.fetch(queries("gateway_endpoints").delivery, tenant, delivery_id)
+    if not rows:
+        raise NotFound("there is no such delivery")
+    [shown_row] = await _tried(connection, tenant, rows)
+    return shown_row
+
+
+async def _tried(connection: Connection, tenant: str, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Deliveries with their attempts."""
     tried: dict[UUID, list[dict[str, Any]]] = {row["delivery_id"]: [] for row in rows}
-    for attempt in await connection.fetch(sql.attempts, tenant, list(tried)):
+    for attempt in await connection.fetch(queries("gateway_endpoints").attempts, tenant, list(tried)):
         tried[attempt["delivery_id"]].append(
             {
                 name: attempt[name]
@@ -244,26 +265,6 @@ async def list_deliveries(
     ]
 
 
-async def replay_delivery(connection: Connection, tenant: str, delivery_id: UUID) -> list[Pushable]:
-    """Send a message again, under the same `webhook-id`.
-
-    Returns:
-        What must be pushed to Redis after the commit.
-
-    Raises:
-        NotFound: the tenant has no such delivery.
-        Conflict: it is still under way.
-    """
-    sql = queries("gateway_endpoints")
-    row = await connection.fetchrow(sql.delivery_status, tenant, delivery_id)
-    if row is None:
-        raise NotFound("there is no such delivery")
-    if row["status"] not in {DeliveryState.DEAD, DeliveryState.DELIVERED}:
-        raise Conflict(f"the delivery is {row['status']}: it is still under way", field="status")
-    await connection.execute(sql.replay, tenant, delivery_id)
-    return await _due(connection, tenant, delivery_id, row["endpoint_id"])
-
-
 async def send_test(connection: Connection, tenant: str, endpoint_id: UUID) -> tuple[UUID, list[Pushable]]:
     """Send a test message to an endpoint, signed like any other.
 
@@ -278,7 +279,10 @@ async def send_test(connection: Connection, tenant: str, endpoint_id: UUID) -> t
     if endpoint["status"] == EndpointState.DISABLED:
         raise Conflict("the endpoint is disabled", field="status", fix="enable it first")
     delivery_id, event_id = uuid7(), new_event_id()
-    body = outbox.body_of(TEST_TYPE, event_id, 0, {"endpoint_id": str(endpoint_id)}, datetime.now(UTC))
+    [number] = await connection.fetch(queries("ledger").accept_numbers, 1)
+    body = outbox.body_of(
+        TEST_TYPE, event_id, number[0], {"endpoint_id": str(endpoint_id)}, datetime.now(UTC)
+    )
     await connection.execute(
         queries("gateway_endpoints").test_message,
         tenant, delivery_id, endpoint_id, outbox.message_id(event_id), event_id, TEST_TYPE, body,

@@ -23,7 +23,7 @@ from schemas.registry import EVENT_TYPES
 from schemas.work import Publication, Pushable, Work
 
 THIN_ABOVE = 20_000
-"""A full payload above so many bytes is sent thin: ids only, the rest by the API."""
+"""A body above so many bytes is sent thin (ids only, the rest by the API), unless the endpoint's owner wants it full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,15 @@ def body_of(name: str, event_id: UUID, sequence: int, data: Any, at: datetime) -
     )
 
 
+def message_body(name: str, event_id: UUID, sequence: int, data: Any, at: datetime, *, payload: str) -> bytes:
+    """The same for an endpoint that wants it ``full``, ``thin``, or ``auto``: thin when it is large."""
+    if payload != "thin":
+        body = body_of(name, event_id, sequence, data, at)
+        if payload == "full" or len(body) <= THIN_ABOVE:
+            return body
+    return body_of(name, event_id, sequence, thin(data), at)
+
+
 def thin(data: Any) -> dict[str, Any]:
     """Ids and states only: what stays of a payload that is too large or must not leave in full."""
     short = (str, int, float, bool, type(None))
@@ -156,13 +165,16 @@ async def _deliveries(connection: Connection, out: Sequence[_Row]) -> list[Said]
     if not matched:
         return []
     now = datetime.now(UTC)
-    bodies = {one.row.event_id: _body(one.row, now, whole=True) for one in matched}
+    bodies: dict[tuple[UUID, str], bytes] = {}
     columns: list[tuple[Any, ...]] = []
     dues: list[Said] = []
     for one in matched:
-        row, delivery_id, body = one.row, uuid7(), bodies[one.row.event_id]
-        if one.endpoint["payload"] == "thin" or len(body) > THIN_ABOVE:
-            body = _body(row, now, whole=False)
+        row, delivery_id, payload = one.row, uuid7(), one.endpoint["payload"]
+        if (body := bodies.get((row.event_id, payload))) is None:
+            publication = row.said.publication
+            body = bodies[row.event_id, payload] = message_body(
+                publication.type, row.event_id, row.accept_no, publication.data, now, payload=payload
+            )
         endpoint_id, kind = one.endpoint["endpoint_id"], row.said.publication.type
         message = (
             row.said.tenant_id,
@@ -190,11 +202,6 @@ class _Match:
     row: _Row
     endpoint: Any
     url: str | None
-
-
-def _body(row: _Row, now: datetime, *, whole: bool) -> bytes:
-    one = row.said.publication
-    return body_of(one.type, row.event_id, row.accept_no, one.data if whole else thin(one.data), now)
 
 
 def _receivers(endpoints: Sequence[Any], one: Publication) -> list[tuple[Any, str | None]]:

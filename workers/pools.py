@@ -17,12 +17,16 @@ class Pool:
 
     Attributes:
         calls_models: whether the wing speaks to the model API; others never import its client.
+        isolates: whether a job whose worker died twice runs in a child process. Where jobs take milliseconds and read
+            nothing foreign but a reply of bounded size, starting a process for each costs more than it saves: there
+            they run one at a time in the worker.
     """
 
     name: str
     queue: str
     module: str
     calls_models: bool
+    isolates: bool = True
 
 
 POOLS: Mapping[str, Pool] = {
@@ -31,7 +35,7 @@ POOLS: Mapping[str, Pool] = {
         Pool("ingest", INGEST, "workers.ingest.pool", calls_models=True),
         Pool("answer", ANSWER, "workers.answer.pool", calls_models=True),
         Pool("train", TRAIN, "workers.train.pool", calls_models=True),
-        Pool("deliver", DELIVER, "workers.deliver.pool", calls_models=False),
+        Pool("deliver", DELIVER, "workers.deliver.pool", calls_models=False, isolates=False),
     )
 }
 

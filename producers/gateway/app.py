@@ -55,6 +55,7 @@ BODIES: list[type[BaseModel]] = [
     webhooks_shapes.WebhookBody,
     webhooks_shapes.WebhookChange,
     webhooks_shapes.RotateBody,
+    webhooks_shapes.ReplayBody,
     erasures_shapes.ErasureBody,
 ]
 ROUTERS = (

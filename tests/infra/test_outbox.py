@@ -17,7 +17,7 @@ async def endpoint(owner: Database, tenant: str, **columns: Any) -> str:
         "url": "https://a.example/hook",
         "types": ["*"],
         "filter": None,
-        "payload": "full",
+        "payload": "auto",
         "callback_prefix": False,
     }
     row |= columns

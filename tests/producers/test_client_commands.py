@@ -17,6 +17,7 @@ from infra.signing_secrets import parse_secret
 from producers.gateway.server import Serving
 from schemas.errors import BadInput
 from tests.drive import Drive
+from tests.infra.raw_server import Exchange, raw_server
 from tests.producers.clients import Client, Run, report
 from workers.deliver.sign import signature
 
@@ -101,14 +102,50 @@ async def test_webhooks_are_managed(run: Run) -> None:
     assert "http://127.0.0.1:9/x" in (await run("webhooks", "list")).stdout
     rotated = report(await run("webhooks", "rotate", added["id"], "--overlap", "0", "--json"))
     assert rotated["secret"] != added["secret"]
-    sent = report(await run("webhooks", "test", added["id"], "--json"))
+    sent = report(await run("webhooks", "test", added["id"], "--wait", "0", "--json"))
     listed = await run("webhooks", "deliveries", added["id"], "--json")
     [delivery] = json.loads(listed.stdout.splitlines()[-1])
     assert (delivery["id"], delivery["status"]) == (sent["delivery_id"], "pending")
     early = await run("webhooks", "replay", delivery["id"])
     assert isinstance(early.exception, GatewayRefused)
+    off = report(await run("webhooks", "disable", added["id"], "--json"))
+    assert "disabled" == off["status"]
+    assert "active" == report(await run("webhooks", "enable", added["id"], "--json"))["status"]
+    many = report(
+        await run("webhooks", "replay", "--webhook", added["id"], "--since", "2h", "--dry-run", "--json")
+    )
+    assert (0, True) == (many["messages"], many["dry_run"])
+    for arguments in (
+        ("replay",),
+        ("replay", "--webhook", "x", "y"),
+        ("replay", "--webhook", "x", "--since", "soon"),
+    ):
+        assert isinstance((await run("webhooks", *arguments)).exception, BadInput)
     assert (await run("webhooks", "remove", added["id"])).exit_code == 0
     assert "No webhooks" in (await run("webhooks", "list")).stdout
+
+
+async def test_a_test_message_is_followed_to_its_end(run: Run, client: Client, drive: Drive) -> None:
+    """`webhooks test` shows what became of the message: 0 when it arrived, 1 and the reason when it did not."""
+    await drive.use("deliver")
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(200 if exchange.head.startswith("POST /good") else 404, b"said")
+
+    async with raw_server(script) as server, working(drive, client.tenant):
+        shown = {}
+        for name in ("good", "bad"):
+            made = report(await run("webhooks", "add", f"http://127.0.0.1:{server.port}/{name}", "--json"))
+            ended = await run("webhooks", "test", made["id"], "--json")
+            shown[name] = (ended.exit_code, report(ended))
+    assert (0, "delivered", 200) == (
+        shown["good"][0],
+        shown["good"][1]["status"],
+        shown["good"][1]["status_code"],
+    )
+    code, bad = shown["bad"]
+    assert (1, 404, "said") == (code, bad["status_code"], bad["response_head"])
+    assert "the receiver answered 404" in bad["reason"]
 
 
 async def test_listen_registers_verifies_shows_and_cleans_up(

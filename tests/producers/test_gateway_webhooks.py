@@ -56,7 +56,7 @@ async def test_an_endpoint_is_made_changed_and_removed(client: Client) -> None:
     assert "hidden" not in shown.text
     assert {name: shown.json()[name] for name in ("url", "types", "payload", "status", "description")} == {
         **HOOK,
-        "payload": "full",
+        "payload": "auto",
         "status": "active",
     }
     changed = await client.call("PATCH", path, json={"types": ["query.answered"], "status": "disabled"})

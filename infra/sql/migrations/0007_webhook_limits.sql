@@ -12,11 +12,16 @@ CREATE TABLE webhook_replays (
   replay_id uuid NOT NULL,
   selection jsonb NOT NULL,
   messages int NOT NULL DEFAULT 0,
-  -- Of events that are given messages that they never had: where the next page begins.
-  next_event uuid,
+  -- Where the next page begins, so that a replay that was interrupted goes on under the same nonce.
+  next_after uuid,
   created_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, endpoint_id, nonce),
   FOREIGN KEY (tenant_id, endpoint_id) REFERENCES webhook_endpoints ON DELETE CASCADE
 );
 SELECT secure_table('webhook_replays');
 GRANT SELECT, INSERT, UPDATE ON webhook_replays TO penstock_gateway;
+
+-- full or thin as its owner said, or as large as it is.
+ALTER TABLE webhook_endpoints DROP CONSTRAINT webhook_endpoints_payload_check,
+  ADD CONSTRAINT webhook_endpoints_payload_check CHECK (payload IN ('auto', 'full', 'thin')),
+  ALTER COLUMN payload SET DEFAULT 'auto';

@@ -7,21 +7,25 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from infra import endpoints
+from infra import endpoints, replays
 from infra.endpoints import Endpoint
 from infra.keys import Scope
 from infra.limits import check_endpoints
+from infra.replays import MOST, Selection
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import as_uuid
 from producers.gateway.body import read_model
 from producers.gateway.idempotency import Remembered
 from producers.gateway.openapi import answers, takes
-from producers.gateway.paging import PageQuery, Paging, decode_cursor, page
+from producers.gateway.paging import PageQuery, Paging, decode_cursor, encode_cursor, page
 from producers.gateway.resources import gateway_of
 from producers.gateway.respond import json_response, no_content
 from producers.gateway.shapes.webhooks import (
     DeliveryAccepted,
     DeliveryPage,
+    DeliveryView,
+    ReplayBody,
+    ReplayView,
     RotateBody,
     WebhookBody,
     WebhookChange,
@@ -154,11 +158,55 @@ async def deliveries(
     return json_response(page(items, query.limit, ["id"]))
 
 
+@router.post(
+    ONE + "/replay",
+    status_code=202,
+    responses=answers(ReplayView, 202),
+    openapi_extra=takes(ReplayBody, {"status": ["dead"], "since": "2026-11-23T00:00:00Z", "dry_run": True}),
+)
+async def replay_many(request: Request, caller: Admin, webhook_id: str) -> Response:
+    """Send messages again that match: that ended, or with `missing`, that were never sent. Once per `nonce`."""
+    gateway = gateway_of(request)
+    body = await read_model(request, ReplayBody)
+    place = decode_cursor(body.cursor, [str])
+    selection = Selection(
+        tuple(body.status), tuple(body.types), body.filter, body.error, body.since, body.until, body.missing,
+        None if place is None else as_uuid(place[0]),
+    )  # fmt: skip
+    async with gateway.database.transaction(caller.tenant_id) as connection:
+        done, jobs = await replays.replay(
+            connection,
+            caller.tenant_id,
+            as_uuid(webhook_id),
+            selection,
+            actor=caller.key_id,
+            nonce=body.nonce,
+            per_second=body.per_second,
+            dry_run=body.dry_run,
+            most=MOST,
+        )
+    await gateway.bus.push(jobs)
+    shown = {name: getattr(done, name) for name in ReplayView.model_fields if name != "next_cursor"}
+    cursor = None if done.after is None else encode_cursor([str(done.after)])
+    return json_response({**shown, "next_cursor": cursor}, 202)
+
+
+@router.get("/v1/deliveries/{delivery_id}", responses=answers(DeliveryView))
+async def delivery(request: Request, caller: Watcher, delivery_id: str) -> Response:
+    """One message with every attempt; never its body."""
+    async with gateway_of(request).database.transaction(caller.tenant_id, readonly=True) as connection:
+        return json_response(
+            await endpoints.show_delivery(connection, caller.tenant_id, as_uuid(delivery_id))
+        )
+
+
 @router.post("/v1/deliveries/{delivery_id}/replay", status_code=202, responses=answers(DeliveryAccepted, 202))
 async def replay(request: Request, caller: Admin, delivery_id: str) -> Response:
     """Send a message that has ended, well or badly, again under the same `webhook-id`."""
     gateway = gateway_of(request)
     async with gateway.database.transaction(caller.tenant_id) as connection:
-        jobs = await endpoints.replay_delivery(connection, caller.tenant_id, as_uuid(delivery_id))
+        jobs = await replays.replay_delivery(
+            connection, caller.tenant_id, as_uuid(delivery_id), actor=caller.key_id
+        )
     await gateway.bus.push(jobs)
     return json_response({"delivery_id": delivery_id}, 202)

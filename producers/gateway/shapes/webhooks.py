@@ -6,10 +6,18 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 
 from producers.gateway.shapes.base import View
 from schemas.values import Json, Shape, Text
+
+
+def _moment(value: object) -> object:
+    """JSON has no type for a moment: it comes as text (RFC 3339)."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 
 
 class WebhookBody(Shape):
@@ -20,7 +28,7 @@ class WebhookBody(Shape):
         default_factory=lambda: ["*"]
     )
     filter: Json = None
-    payload: Literal["full", "thin"] = "full"
+    payload: Literal["auto", "full", "thin"] = "auto"
     secret: Annotated[str, Field(max_length=256)] | None = None
     description: Annotated[Text, Field(max_length=1000)] = ""
     headers: Annotated[dict[str, str], Field(max_length=20)] = Field(default_factory=dict)
@@ -37,7 +45,7 @@ class WebhookChange(Shape):
         Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=64)] | None
     ) = None
     filter: Json = None
-    payload: Literal["full", "thin"] | None = None
+    payload: Literal["auto", "full", "thin"] | None = None
     description: Annotated[Text, Field(max_length=1000)] | None = None
     headers: Annotated[dict[str, str], Field(max_length=20)] | None = None
     timeout_seconds: Annotated[float, Field(ge=1, le=60)] | None = None
@@ -58,6 +66,44 @@ class RotateBody(Shape):
 
     secret: Annotated[str, Field(max_length=256)] | None = None
     overlap_seconds: Annotated[float, Field(ge=0, le=7 * 24 * 3600)] = 24 * 3600.0
+
+
+Ended = Literal["dead", "delivered"]
+
+
+def _dead() -> list[Ended]:
+    return ["dead"]
+
+
+class ReplayBody(Shape):
+    """Which messages of a webhook are sent again, how fast, and under which nonce."""
+
+    status: Annotated[list[Ended], Field(min_length=1, max_length=2)] = Field(default_factory=_dead)
+    types: Annotated[list[Annotated[str, Field(max_length=100)]], Field(min_length=1, max_length=64)] = Field(
+        default_factory=lambda: ["*"]
+    )
+    filter: Json = None
+    error: Annotated[str, Field(max_length=100)] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    missing: bool = False
+    per_second: Annotated[float, Field(ge=0.01, le=10_000)] = 50.0
+    dry_run: bool = False
+    nonce: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    cursor: Annotated[str, Field(max_length=2048)] | None = None
+
+
+class ReplayView(View):
+    """What a replay does; `repeated` says that its nonce was used before and nothing was done now."""
+
+    replay_id: UUID
+    nonce: str
+    messages: int
+    by_type: dict[str, int]
+    seconds: float
+    dry_run: bool
+    repeated: bool
+    next_cursor: str | None
 
 
 class WebhookView(View):
