@@ -1,0 +1,307 @@
+"""Questions are answered over 100,000 chunks of real text: how soon, how many, from the right passages or not.
+
+One run measures, as the worker's role with row-level security on: recall of the vector search against reading every
+vector; what fusion brings; the time from publishing to the first token, less the model API's own time; and questions
+per second of one worker process against a bare openai client that makes the same two calls. `--quick` asks fewer
+questions, `--json` prints one JSON object last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx2
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.answer_corpus import gather
+from benchmarks.answer_search import askable, measure_quality, measure_recall
+from benchmarks.answer_shelf import COLLECTION, DIMENSIONS, MODEL, TENANT, embed, fill
+from benchmarks.bars import Bar, arguments, report
+from infra.answer_stream import stream_key
+from infra.bus import Bus, open_redis
+from infra.database import Database
+from infra.local.environment import child_environment
+from infra.local.processes import LOOPBACK
+from infra.local.servers import Servers
+from infra.local.stack import LocalStack
+from infra.migrate import migrate
+from schemas.envelope import parse_event
+
+ROOT = Path(__file__).resolve().parents[1]
+CHUNKS = 100_000
+RATE = 50
+"""Questions per second for the latency."""
+SLOTS = 64
+"""Questions at once, for a worker process and for the bare client alike."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where everything runs."""
+
+    servers: Servers
+    model_port: int
+
+    @property
+    def model_url(self) -> str:
+        """The model API."""
+        return f"http://{LOOPBACK}:{self.model_port}/v1"
+
+
+@contextmanager
+def model_api() -> Iterator[int]:
+    """A model API in a process of its own; its port."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "answer_model.py")]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+@contextmanager
+def worker(place: Place, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One worker process of the answer pool, as anybody would start it."""
+    settings = {
+        "OPENAI_BASE_URL": place.model_url,
+        "OPENAI_API_KEY": "k",
+        "PENSTOCK_CHAT_MODEL": "local-chat",
+        "PENSTOCK_EMBED_MODEL": MODEL,
+        "PENSTOCK_EMBED_DIMENSIONS": str(DIMENSIONS),
+        "PENSTOCK_OPS_PORT": "0",
+        "PENSTOCK_HOME": tempfile.gettempdir(),
+    }
+    command = [sys.executable, "-m", "cli.main", "worker", "answer", "--concurrency", str(SLOTS), *options]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=child_environment(place.servers, extra=settings), stdout=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@dataclass(slots=True)
+class Desk:
+    """Publishes questions, and hears their first tokens."""
+
+    bus: Bus
+    owner: asyncpg.Connection[Any]
+
+    async def publish(self, questions: Sequence[str]) -> list[UUID]:
+        """Publish questions as one call; their ids."""
+        events = [
+            parse_event({
+                "specversion": "1.0", "id": str(uuid4()), "source": "bench", "type": "query.received",
+                "data": {"collections": [COLLECTION], "question": question, "stream": True},
+            })
+            for question in questions
+        ]  # fmt: skip
+        accepted = await self.bus.publish(TENANT, events)
+        return [one.event_id for one in accepted if one.event_id is not None]
+
+    async def first_token(self, client: Any, question: str) -> float:
+        """Milliseconds from publishing a question until its first token can be read from its Redis stream."""
+        began = time.perf_counter()
+        [query_id] = await self.publish([question])
+        key, seen = stream_key(str(query_id), 1), b"0-0"
+        while True:
+            for _, entries in await client.xread({key: seen}, block=20_000) or []:
+                if any(fields[b"event"] == b"token" for _, fields in entries):
+                    return (time.perf_counter() - began) * 1000
+                seen = entries[-1][0]
+
+    async def ended(self, ids: Sequence[UUID]) -> list[float]:
+        """Wait until all are finished; when each was, as seconds."""
+        sql = (
+            "SELECT extract(epoch FROM finished_at)::float8 AS at FROM answers"
+            " WHERE query_id = ANY ($1::uuid[]) AND status = 'answered' ORDER BY 1"
+        )
+        async with asyncio.timeout(200):
+            while len(rows := await self.owner.fetch(sql, list(ids))) < len(ids):  # noqa: ASYNC110 - another process writes them
+                await asyncio.sleep(0.5)
+        return [row["at"] for row in rows]
+
+
+@asynccontextmanager
+async def desk(place: Place) -> AsyncIterator[tuple[Desk, Any]]:
+    """A desk, and a client of Redis to follow answers with."""
+    client = open_redis(place.servers.redis_url)
+    owner = await asyncpg.connect(place.servers.database_owner_url)
+    async with Database.open(place.servers.database_url, role="penstock_gateway") as database:
+        bus = Bus(database, client)
+        yield Desk(bus, owner), client
+        await bus.aclose()
+    await owner.close()
+    await client.aclose(close_connection_pool=True)
+
+
+async def measure_latency(place: Place, questions: Sequence[str], seconds: int) -> list[Bar]:
+    """Publish questions at a steady rate and time their first tokens."""
+    async with desk(place) as (asking, client), httpx2.AsyncClient(trust_env=False) as http:
+        with worker(place):
+            for question in questions[:40]:
+                await asking.first_token(client, question)
+            await http.get(f"{place.model_url}/times")
+            chosen = questions[40 : 40 + seconds * RATE]
+            began = time.perf_counter()
+            running: list[asyncio.Task[float]] = []
+            for n, question in enumerate(chosen):
+                await asyncio.sleep(max(0.0, began + n / RATE - time.perf_counter()))
+                running.append(asyncio.create_task(asking.first_token(client, question)))
+            waits = await asyncio.gather(*running)
+            times = (await http.get(f"{place.model_url}/times")).json()
+        await _stages(asking.owner)
+    own = [wait - times.get(question, 0.0) * 1000 for wait, question in zip(waits, chosen, strict=True)]
+    cuts = statistics.quantiles(own, n=100)
+    print(
+        f"first token, less the model's {statistics.fmean(times.values()) * 1000:.2f} ms: p50 {cuts[49]:.1f} p90 {cuts[89]:.1f} p99 {cuts[98]:.1f} ms"
+    )
+    return [
+        Bar("publish to first token, less the model's time, p50 ms", cuts[49], 15, below=True),
+        Bar("publish to first token, less the model's time, p99 ms", cuts[98], 60, below=True),
+    ]
+
+
+async def _stages(owner: asyncpg.Connection[Any]) -> None:
+    """Print how long each stage of a question took."""
+    rows = await owner.fetch(
+        "SELECT key, percentile_cont(0.5) WITHIN GROUP (ORDER BY value::float8) AS half"
+        " FROM answers, jsonb_each_text(timings_ms) GROUP BY key"
+    )
+    print("median ms per stage:", ", ".join(f"{row['key']} {row['half']:.1f}" for row in rows), flush=True)
+
+
+async def measure_rate(place: Place, questions: Sequence[str], rounds: int) -> Bar:
+    """Questions per second of one worker process, as a share of the bare client's, in turns."""
+    size = len(questions) // rounds
+    ours: list[float] = []
+    theirs: list[float] = []
+    async with desk(place) as (asking, _):
+        for n in range(rounds):
+            some = questions[n * size : (n + 1) * size]
+            theirs.append(bare_sample(place, some))
+            ids: list[UUID] = []
+            for at in range(0, size, 100):
+                ids += await asking.publish(some[at : at + 100])
+            with worker(place, "--burst"):
+                ends = await asking.ended(ids)
+            # The middle of the run: without the start of the process and the last questions, which run alone.
+            low, high = size // 5, size * 9 // 10
+            ours.append((high - low) / (ends[high] - ends[low]))
+    print(f"questions/s: one worker process {ours}, bare openai client {theirs}", flush=True)
+    return Bar(
+        "questions/s of a worker process, times a bare openai client",
+        statistics.median(ours) / statistics.median(theirs),
+        0.6,
+    )
+
+
+def bare_sample(place: Place, questions: Sequence[str]) -> float:
+    """Questions per second of the bare client, in a process of its own."""
+    command = [sys.executable, __file__, "--bare", place.model_url]
+    done = subprocess.run(
+        command, input=json.dumps(list(questions)).encode(), check=True, capture_output=True
+    )
+    return float(done.stdout)
+
+
+async def bare(url: str, questions: Sequence[str]) -> float:
+    """Embed each question and stream 20 tokens for it, with the SDK as its documentation says."""
+    import openai  # noqa: PLC0415 - only this process needs it
+
+    passage = "A chunk of usual length that was found for the question. " * 8
+    prompt = "\n".join(f'<passage id="{n}">\n{passage}\n</passage>' for n in range(1, 9))
+    gate = asyncio.Semaphore(SLOTS)
+    async with openai.AsyncOpenAI(base_url=url, api_key="k") as client:
+
+        async def one(question: str) -> None:
+            async with gate:
+                await client.embeddings.create(input=[question], model=MODEL, dimensions=DIMENSIONS)
+                stream = await client.chat.completions.create(
+                    model="local-chat",
+                    messages=[{"role": "user", "content": f"{prompt}\nQuestion: {question}"}],
+                    stream=True,
+                    stream_options={"include_usage": True},
+                )
+                text = ""
+                async for chunk in stream:
+                    if chunk.choices:
+                        text += chunk.choices[0].delta.content or ""
+                assert text
+
+        await asyncio.gather(*(one(question) for question in questions[:20]))
+        began = time.perf_counter()
+        await asyncio.gather(*(one(question) for question in questions))
+        return len(questions) / (time.perf_counter() - began)
+
+
+async def measure(*, quick: bool) -> list[Bar]:
+    """Prepare the corpus, then take every bar."""
+    began = time.perf_counter()
+    shelf = embed(gather(CHUNKS + 500))
+    del shelf.corpus.pieces[CHUNKS:], shelf.ids[CHUNKS:]
+    shelf = type(shelf)(shelf.corpus, shelf.encoder, shelf.vectors[:CHUNKS], shelf.ids)
+    print(f"{len(shelf.ids):,} chunks embedded after {time.perf_counter() - began:.0f} s", flush=True)
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, model_api() as port:
+        async with LocalStack.start(Path(folder), what="a benchmark", wipe_at_end=True) as stack:
+            servers = stack.servers
+            await migrate(servers.database_owner_url, serving_url=servers.database_url)
+            await fill(servers.database_owner_url, shelf)
+            print(f"indexed after {time.perf_counter() - began:.0f} s", flush=True)
+            return await _bars(Place(servers, port), shelf, quick=quick)
+
+
+async def _bars(place: Place, shelf: Any, *, quick: bool) -> list[Bar]:
+    kept = {piece.document for piece in shelf.corpus.pieces}
+    items = [item for item in shelf.corpus.items if item.document in kept]
+    asked = askable(shelf, items)
+    async with Database.open(place.servers.database_url, role="penstock_worker", size=2) as database:
+        bars = await measure_recall(database, shelf, items[: 100 if quick else 400])
+        bars += await measure_quality(database, shelf, items[: 250 if quick else 1000])
+    seconds, rounds, size = (8, 3, 250) if quick else (20, 5, 500)
+    spent = 40 + seconds * RATE
+    bars += await measure_latency(place, asked[:spent], seconds)
+    bars.append(await measure_rate(place, asked[spent : spent + rounds * size], rounds))
+    return bars
+
+
+def main() -> int:
+    """Measure and say which bars are kept."""
+    parser = arguments(__doc__)
+    parser.add_argument("--bare", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.bare:
+        print(uvloop.run(bare(chosen.bare, json.load(sys.stdin))))
+        return 0
+    return report("answer", uvloop.run(measure(quick=chosen.quick)), as_json=chosen.json)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
