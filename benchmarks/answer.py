@@ -98,7 +98,11 @@ def worker(place: Place, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     }
     command = [sys.executable, "-m", "cli.main", "worker", "answer", "--concurrency", str(SLOTS), *options]
     process = subprocess.Popen(
-        command, cwd=ROOT, env=child_environment(place.servers, extra=settings), stdout=subprocess.DEVNULL
+        command,
+        cwd=ROOT,
+        env=child_environment(place.servers, extra=settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield process
@@ -131,11 +135,12 @@ class Desk:
         began = time.perf_counter()
         [query_id] = await self.publish([question])
         key, seen = stream_key(str(query_id), 1), b"0-0"
-        while True:
-            for _, entries in await client.xread({key: seen}, block=20_000) or []:
-                if any(fields[b"event"] == b"token" for _, fields in entries):
-                    return (time.perf_counter() - began) * 1000
-                seen = entries[-1][0]
+        async with asyncio.timeout(30):
+            while True:
+                for _, entries in await client.xread({key: seen}, block=1000) or []:
+                    if any(fields[b"event"] == b"token" for _, fields in entries):
+                        return (time.perf_counter() - began) * 1000
+                    seen = entries[-1][0]
 
     async def ended(self, ids: Sequence[UUID]) -> list[float]:
         """Wait until all are finished; when each was, as seconds."""
