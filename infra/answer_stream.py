@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,17 +91,27 @@ class AnswerWriter:
 
     async def write(self, event: str, data: Mapping[str, Any]) -> None:
         """Append one event."""
-        if not self._attempt:
+        await self.write_all([(event, data)])
+
+    async def write_all(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Append events, in one round trip."""
+        if not self._attempt or not events:
             return
-        self._written += 1
         key = stream_key(self._query_id, self._attempt)
-        fields: dict[Any, Any] = {"event": event, "data": orjson.dumps(data)}
+        first = self._written + 1
+        self._written += len(events)
+        entries: list[tuple[str, dict[Any, Any]]] = [
+            (f"{n}-0", {"event": event, "data": orjson.dumps(data)})
+            for n, (event, data) in enumerate(events, first)
+        ]
         try:
-            if self._written > 1:
-                await self._client.xadd(key, fields, id=f"{self._written}-0")
+            if len(entries) == 1 and first > 1:
+                [(entry_id, fields)] = entries
+                await self._client.xadd(key, fields, id=entry_id)
                 return
             async with self._client.pipeline(transaction=True) as pipe:
-                pipe.xadd(key, fields, id=f"{self._written}-0")
+                for entry_id, fields in entries:
+                    pipe.xadd(key, fields, id=entry_id)
                 pipe.expire(key, TTL)
                 await pipe.execute()
         except RedisError as error:

@@ -277,11 +277,14 @@ def _request(
     max_tokens: int | None,
     temperature: float | None,
 ) -> dict[str, Any]:
-    """The arguments that were given; a parameter that is absent cannot be refused by a model that lacks it."""
+    """The arguments that were given; a parameter that is absent cannot be refused by a model that lacks it.
+
+    All but the model go around the SDK's walk through the types of a request, which costs more than the call.
+    """
     optional = {
         "response_format": response_format,
         "max_completion_tokens": max_tokens,
         "temperature": temperature,
     }
     given = {name: value for name, value in optional.items() if value is not None}
-    return {"messages": list(messages), "model": model, **given}
+    return {"messages": [], "model": model, "extra_body": {"messages": list(messages), **given}}

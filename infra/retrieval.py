@@ -169,16 +169,10 @@ class Retriever:
             NotFound: one of them does not exist; names it.
             BadInput: none or too many are named.
         """
-        wanted = list(dict.fromkeys(names))
-        if not 1 <= len(wanted) <= MAX_COLLECTIONS:
-            raise BadInput(f"name 1 to {MAX_COLLECTIONS} collections", field="collections")
+        wanted = named(names)
         async with self.database.transaction(tenant_id, readonly=True) as connection:
             rows = await connection.fetch(queries("retrieval").collections, tenant_id, wanted)
-        found = {row["name"]: Collection(**row) for row in rows}
-        for name in wanted:
-            if name not in found:
-                raise NotFound(f"there is no collection {name[:100]!r}", field="collections")
-        return [found[name] for name in wanted]
+        return chosen(wanted, [Collection(**row) for row in rows])
 
     async def find(
         self,
@@ -243,6 +237,31 @@ class Retriever:
             raise
         await self.budget.settle(reservation, embedded.tokens)
         return vectors.to_wire(embedded.vectors)[0], embedded.tokens
+
+
+def named(names: Sequence[str]) -> list[str]:
+    """Names of collections, each once.
+
+    Raises:
+        BadInput: none or too many are named.
+    """
+    wanted = list(dict.fromkeys(names))
+    if not 1 <= len(wanted) <= MAX_COLLECTIONS:
+        raise BadInput(f"name 1 to {MAX_COLLECTIONS} collections", field="collections")
+    return wanted
+
+
+def chosen(wanted: Sequence[str], known: Sequence[Collection]) -> list[Collection]:
+    """The collections in the order in which they were named.
+
+    Raises:
+        NotFound: one of them does not exist; names it.
+    """
+    found = {one.name: one for one in known}
+    for name in wanted:
+        if name not in found:
+            raise NotFound(f"there is no collection {name[:100]!r}", field="collections")
+    return [found[name] for name in wanted]
 
 
 def _passage(row: asyncpg.Record) -> Passage:

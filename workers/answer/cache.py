@@ -18,7 +18,7 @@ import orjson
 
 from infra.aliases import Resolved
 from infra.database import Connection, Database, queries
-from infra.retrieval import Collection
+from infra.retrieval import Collection, chosen, named
 from infra.templates import Template
 from schemas.inbound import QueryReceived
 from schemas.states import AnswerState
@@ -28,20 +28,14 @@ if TYPE_CHECKING:
     from workers.answer.result import Result
 
 Kept = Mapping[str, Any]
+LINGER = 5.0
+"""Seconds for which an answer is offered in memory: longer than its commit takes."""
 _FIELDS = ("answer", "structured", "citations", "passages", "standalone", "model")
 
 
-def cache_key(
-    query: QueryReceived,
-    collections: Sequence[Collection],
-    template: Template,
-    resolved: Resolved,
-    examples: str,
-) -> bytes:
-    """What tells this question from every other of its tenant."""
+def question_key(query: QueryReceived, template: Template, resolved: Resolved, examples: str) -> bytes:
+    """What tells this question from every other of its tenant, but for its collections and their generations."""
     parts = {
-        "collections": sorted([one.name, one.space_id, one.generation] for one in collections),
-        "settings": sorted([one.name, dict(one.settings)] for one in collections),
         "question": query.question,
         "history": [turn.model_dump() for turn in query.history],
         "filter": query.filter,
@@ -52,6 +46,20 @@ def cache_key(
         "examples": examples,
     }
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What one look at the database says of a question.
+
+    Attributes:
+        key: the question's, completed by its collections and their generations.
+        kept: what the same question was answered with.
+    """
+
+    collections: Sequence[Collection]
+    key: bytes
+    kept: Kept | None
 
 
 @dataclass(slots=True)
@@ -75,27 +83,47 @@ class AnswerCache:
         self._database = database
         self._flights: dict[tuple[str, bytes], asyncio.Future[Kept | None]] = {}
 
+    async def prepare(self, tenant_id: str, names: Sequence[str], key: bytes) -> Prepared:
+        """Look up a question's collections, and whether it was answered before.
+
+        Raises:
+            NotFound: a collection does not exist; names it.
+            BadInput: none or too many are named.
+        """
+        wanted = named(names)
+        async with self._database.transaction(tenant_id, readonly=True) as connection:
+            rows = [
+                dict(row) for row in await connection.fetch(queries("answer").prepare, tenant_id, wanted, key)
+            ]
+        # The same in every row.
+        whole, query_id, result = b"", None, None
+        for row in rows:
+            whole, query_id, result = row.pop("sha256"), row.pop("query_id"), row.pop("result")
+        collections = chosen(wanted, [Collection(**row) for row in rows])
+        return Prepared(collections, whole, None if result is None else {**result, "query_id": str(query_id)})
+
     @asynccontextmanager
-    async def look(self, tenant_id: str, key: bytes) -> AsyncIterator[Seat]:
-        """Wait while the same question is being answered, then look; whoever finds nothing answers within the block."""
-        while (flight := self._flights.get((tenant_id, key))) is not None:
+    async def sit(self, tenant_id: str, prepared: Prepared) -> AsyncIterator[Seat]:
+        """Wait while the same question is being answered; whoever finds nothing answers within the block."""
+        place = tenant_id, prepared.key
+        kept = prepared.kept
+        while kept is None and (flight := self._flights.get(place)) is not None:
             kept = await asyncio.shield(flight)
-            if kept is not None:
-                yield Seat(kept)
-                return
-        mine = self._flights[tenant_id, key] = asyncio.get_running_loop().create_future()
+        if kept is not None:
+            yield Seat(kept)
+            return
+        loop = asyncio.get_running_loop()
+        mine = self._flights[place] = loop.create_future()
         seat = Seat(None)
         try:
-            seat.kept = await self._load(tenant_id, key)
             yield seat
         finally:
-            del self._flights[tenant_id, key]
-            mine.set_result(seat.offered or seat.kept)
-
-    async def _load(self, tenant_id: str, key: bytes) -> Kept | None:
-        async with self._database.transaction(tenant_id, readonly=True) as connection:
-            row = await connection.fetchrow(queries("answer").cached, tenant_id, key)
-        return None if row is None else {**row["result"], "query_id": str(row["query_id"])}
+            mine.set_result(seat.offered)
+            if seat.offered is None:
+                del self._flights[place]
+            else:
+                # Whoever looked at the database before this answer is committed finds it here.
+                loop.call_later(LINGER, self._flights.pop, place, None)
 
 
 def keepable(work: Work, result: Result) -> Kept | None:

@@ -24,7 +24,7 @@ from schemas.inbound import QueryReceived
 from schemas.registry import read_data
 from schemas.states import AnswerState
 from schemas.work import Publication, Work
-from workers.answer.cache import AnswerCache, Kept, cache_key, keepable
+from workers.answer.cache import AnswerCache, Kept, keepable, question_key
 from workers.answer.clock import Clock
 from workers.answer.condense import condense
 from workers.answer.examples import ExampleShelves
@@ -109,17 +109,17 @@ class Answerer:
         compile_filter(query.filter)
         resolved = await self._aliases.resolve(tenant, query.model)
         template = await self._templates.read(tenant, query.template)
-        collections = await self._retriever.look_up(tenant, query.collections)
         shown = "" if resolved.tuned else await self._shelves.stamp(tenant, resolved.alias)
-        key = cache_key(query, collections, template, resolved, shown)
+        key = question_key(query, template, resolved, shown)
+        prepared = await self._cache.prepare(tenant, query.collections, key)
         clock.lap("prepare")
-        async with self._cache.look(tenant, key) as seat:
+        async with self._cache.sit(tenant, prepared) as seat:
             clock.lap("cache")
             if seat.kept is not None:
                 result = await _again(seat.kept, query, writer, clock)
             else:
-                asked = Asked(work, query, resolved, template, collections, schema)
-                result = replace(await self._afresh(asked, writer, clock), keep_as=key)
+                asked = Asked(work, query, resolved, template, prepared.collections, schema)
+                result = replace(await self._afresh(asked, writer, clock), keep_as=prepared.key)
                 seat.offered = keepable(work, result)
         return replace(result, alias=resolved.alias)
 
@@ -161,8 +161,7 @@ async def _again(kept: Kept, query: QueryReceived, writer: AnswerWriter, clock: 
     await writer.write("retrieved", {"passages": kept["passages"]})
     if query.stream and query.response_schema is None:
         await writer.write("token", {"text": kept["answer"]})
-    for citation in kept["citations"]:
-        await writer.write("citation", citation)
+    await writer.write_all([("citation", citation) for citation in kept["citations"]])
     return Result(
         AnswerState.ANSWERED,
         answer=kept["answer"],

@@ -11,6 +11,7 @@ import structlog
 
 from infra.aliases import Aliases, Resolved
 from infra.answer_stream import AnswerWriter
+from infra.coalesce import Coalescer
 from infra.database import queries
 from infra.llm import ModelApi
 from infra.retrieval import Collection, Passage
@@ -81,6 +82,7 @@ class Author:
         """Use what the pool opened."""
         self._resources = resources
         self._shelves = shelves
+        self._begin: Coalescer[Task, None] = Coalescer(self._begin_all, limit=64)
         self._generator = Generator(models, resources.budget, aliases)
 
     async def answer(self, task: Task, writer: AnswerWriter, clock: Clock) -> Result:
@@ -95,8 +97,7 @@ class Author:
             written = await self._write(task, writer, clock)
         finally:
             await shown
-        for one in written.finished.verified.citations:
-            await writer.write("citation", one.as_dict())
+        await writer.write_all([("citation", one.as_dict()) for one in written.finished.verified.citations])
         clock.lap("verify")
         return self._result(task, written, clock)
 
@@ -176,22 +177,29 @@ class Author:
 
     async def _show_streaming(self, task: Task) -> None:
         """Let the row say that a model is writing; when that fails, the answer goes on."""
-        work = task.asked.work
         try:
-            async with self._resources.database.transaction(work.tenant_id) as connection:
-                await connection.execute(
-                    queries("answer").begin,
-                    work.tenant_id,
-                    work.event_id,
-                    task.asked.query.question,
-                    task.asked.query.collections,
-                    task.asked.resolved.alias,
-                    work.attributes.get("subjectref"),
-                    work.accepted_at,
-                    sources(AnswerState.STREAMING),
-                )
+            await self._begin(task)
         except PenstockError as error:
             _log.warning("answer.state_not_shown", error=error.code, reason=error.message)
+
+    async def _begin_all(self, tasks: Sequence[Task]) -> list[None]:
+        """Write the rows of all questions that got so far at the same time, in one transaction."""
+        rows = sorted(
+            (
+                task.asked.work.tenant_id,
+                task.asked.work.event_id,
+                task.asked.query.question,
+                task.asked.query.collections,
+                task.asked.resolved.alias,
+                task.asked.work.attributes.get("subjectref"),
+                task.asked.work.accepted_at,
+                sources(AnswerState.STREAMING),
+            )
+            for task in tasks
+        )
+        async with self._resources.database.transaction(*{row[0] for row in rows}) as connection:
+            await connection.executemany(queries("answer").begin, rows)
+        return [None] * len(tasks)
 
     def _result(self, task: Task, written: _Written, clock: Clock) -> Result:
         prompt, generated, finished = written.prompt, written.generated, written.finished
