@@ -8,7 +8,6 @@ questions, `--json` prints one JSON object last.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -230,41 +229,11 @@ async def measure_rate(place: Place, questions: Sequence[str], rounds: int) -> B
 
 def bare_sample(place: Place, questions: Sequence[str]) -> float:
     """Questions per second of the bare client, in a process of its own."""
-    command = [sys.executable, __file__, "--bare", place.model_url]
+    command = [sys.executable, str(ROOT / "benchmarks" / "answer_bare.py"), place.model_url, str(SLOTS)]
     done = subprocess.run(
         command, input=json.dumps(list(questions)).encode(), check=True, capture_output=True
     )
     return float(done.stdout)
-
-
-async def bare(url: str, questions: Sequence[str]) -> float:
-    """Embed each question and stream 20 tokens for it, with the SDK as its documentation says."""
-    import openai  # noqa: PLC0415 - only this process needs it
-
-    passage = "A chunk of usual length that was found for the question. " * 8
-    prompt = "\n".join(f'<passage id="{n}">\n{passage}\n</passage>' for n in range(1, 9))
-    gate = asyncio.Semaphore(SLOTS)
-    async with openai.AsyncOpenAI(base_url=url, api_key="k") as client:
-
-        async def one(question: str) -> None:
-            async with gate:
-                await client.embeddings.create(input=[question], model=MODEL, dimensions=DIMENSIONS)
-                stream = await client.chat.completions.create(
-                    model="local-chat",
-                    messages=[{"role": "user", "content": f"{prompt}\nQuestion: {question}"}],
-                    stream=True,
-                    stream_options={"include_usage": True},
-                )
-                text = ""
-                async for chunk in stream:
-                    if chunk.choices:
-                        text += chunk.choices[0].delta.content or ""
-                assert text
-
-        await asyncio.gather(*(one(question) for question in questions[:20]))
-        began = time.perf_counter()
-        await asyncio.gather(*(one(question) for question in questions))
-        return len(questions) / (time.perf_counter() - began)
 
 
 async def measure(*, quick: bool) -> list[Bar]:
@@ -299,12 +268,7 @@ async def _bars(place: Place, shelf: Any, *, quick: bool) -> list[Bar]:
 
 def main() -> int:
     """Measure and say which bars are kept."""
-    parser = arguments(__doc__)
-    parser.add_argument("--bare", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.bare:
-        print(uvloop.run(bare(chosen.bare, json.load(sys.stdin))))
-        return 0
+    chosen = arguments(__doc__).parse_args()
     return report("answer", uvloop.run(measure(quick=chosen.quick)), as_json=chosen.json)
 
 
