@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,13 +156,13 @@ class Fleet:
         async with self.owner.connection() as connection:
             return [dict(row) for row in await connection.fetch(sql, *arguments)]
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], what: str, *, within: float) -> None:
-        """Wait for a condition, keeping the fleet alive; fails with what it was and the ends of the logs."""
+    async def until_done(self, enough: int, *, within: float) -> None:
+        """Wait until so many events are done, keeping the fleet alive; fails with states and the ends of the logs."""
         deadline = time.monotonic() + within
-        while not await condition():
+        while await self.done() < enough:
             if time.monotonic() > deadline:
                 states = await self.rows("SELECT status, count(*), max(losses) FROM events GROUP BY 1")
                 tails = [path.read_text(errors="replace")[-800:] for path in sorted(self.logs.glob("*.log"))]
-                raise AssertionError(f"not within {within:g} s: {what}; {states}\n" + "\n".join(tails[-4:]))
+                raise AssertionError(f"not {enough} done in {within:g} s; {states}\n" + "\n".join(tails[-4:]))
             await self.keep()
             await asyncio.sleep(0.05)

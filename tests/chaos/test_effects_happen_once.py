@@ -78,12 +78,10 @@ async def test_every_effect_happens_once(
     publishing = asyncio.create_task(publish(fleet, jobs))
     for number, blow in enumerate(blows):
         enough = jobs * (number + 1) // (len(blows) + 2)
-        await fleet.until(
-            lambda enough=enough: _at_least(fleet, enough), f"{enough} of {jobs} are done", within=within
-        )
+        await fleet.until_done(enough, within=within)
         await blow(fleet)
     await publishing
-    await fleet.until(lambda: _at_least(fleet, jobs), "all are done", within=within)
+    await fleet.until_done(jobs, within=within)
     await assert_each_effect_once(fleet, jobs)
 
 
@@ -102,18 +100,12 @@ async def test_a_rolling_restart_charges_nothing(fleet: Fleet, jobs: int, turns:
     codes: list[int] = []
     for number in range(turns * 2):
         enough = jobs * (number + 1) // (turns * 2 + 2)
-        await fleet.until(
-            lambda enough=enough: _at_least(fleet, enough), f"{enough} of {jobs} are done", within=within
-        )
+        await fleet.until_done(enough, within=within)
         codes.append(await fleet.replace(fleet.workers[0], signal.SIGTERM))
     await publishing
-    await fleet.until(lambda: _at_least(fleet, jobs), "all are done", within=within)
+    await fleet.until_done(jobs, within=within)
     assert [0] * (turns * 2) == codes
     assert [{"losses": 0, "n": jobs}] == await fleet.rows(
         "SELECT losses, count(*) AS n FROM events GROUP BY 1"
     )
     await assert_each_effect_once(fleet, jobs)
-
-
-async def _at_least(fleet: Fleet, enough: int) -> bool:
-    return await fleet.done() >= enough
