@@ -12,7 +12,7 @@ import typer
 
 from cli.client_http import open_api, read_json_option
 from cli.show import AsJson, print_json, print_rows
-from schemas.errors import BadInput
+from schemas.errors import BadInput, PenstockError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -26,7 +26,10 @@ app = typer.Typer(
 )
 MAX_EXAMPLES = 1000
 Paths = Annotated[
-    list[Path], typer.Argument(help="Files; folders where documents are meant; - for standard input.")
+    list[Path],
+    typer.Argument(
+        help="Files and quoted patterns (docs/**/*.md); folders where documents are meant; - for standard input."
+    ),
 ]
 DatasetOption = Annotated[str, typer.Option("--dataset", "-d", help="The dataset.")]
 
@@ -48,12 +51,12 @@ def document(
     as_json: AsJson = False,
 ) -> None:
     """Publish files as documents, and JSONL files as one document per line; unchanged ones are skipped."""
-    from producers.files import Bad, document_of, find_files, read_lines, record_of
+    from producers.files import Bad, document_of, expand, find_files, read_lines, record_of
 
     shared = read_json_option(metadata, "--metadata")
     if shared is not None and not isinstance(shared, dict):
         raise BadInput("--metadata must be a JSON object", field="--metadata")
-    records, plain = _split(paths)
+    records, plain = _split(expand(paths))
     files = list(find_files(plain))
 
     def items() -> Iterator[Item | Bad]:
@@ -66,7 +69,7 @@ def document(
 
     _publish(
         items(),
-        total=None if records else len(files),
+        total=_total(records, len(files)),
         kind="document.added",
         collection=collection,
         wait=wait,
@@ -77,14 +80,16 @@ def document(
 @app.command("example")
 def example(paths: Paths, dataset: DatasetOption, *, as_json: AsJson = False) -> None:
     """Publish training examples: JSONL, one conversation per line as OpenAI's fine-tuning takes it."""
-    from producers.files import Bad, example_of, read_lines
+    from producers.files import Bad, example_of, expand, read_lines
+
+    given = expand(paths)
 
     def items() -> Iterator[Item | Bad]:
-        for path in paths:
+        for path in given:
             for line in _lines(path, read_lines):
                 yield line if isinstance(line, Bad) else example_of(*line, dataset)
 
-    _publish(items(), total=None, kind="example.recorded", as_json=as_json)
+    _publish(items(), total=_total(given), kind="example.recorded", as_json=as_json)
 
 
 @app.command("batch")
@@ -97,12 +102,13 @@ def batch(
     as_json: AsJson = False,
 ) -> None:
     """Ask for a training run on these examples now: one JSONL file, one run; at most 1,000 examples each."""
-    from producers.files import Bad, batch_of, read_lines
+    from producers.files import Bad, batch_of, expand, read_lines
 
+    given = expand(paths)
     more = {"base_model": base_model, "reason": reason}
 
     def items() -> Iterator[Item | Bad]:
-        for path in paths:
+        for path in given:
             found = list(_lines(path, read_lines))
             bad = [line for line in found if isinstance(line, Bad)]
             if bad:
@@ -120,26 +126,37 @@ def batch(
                     str(path), dataset, [one[1] for one in found if not isinstance(one, Bad)], more
                 )
 
-    _publish(items(), total=len(paths), kind="training.batch_ready", as_json=as_json)
+    _publish(items(), total=len(given), kind="training.batch_ready", as_json=as_json)
 
 
 @app.command("event")
 def event(paths: Paths, *, as_json: AsJson = False) -> None:
     """Publish CloudEvents as they stand in JSON (one, or an array) and JSONL files."""
-    from producers.files import Bad, event_of, read_lines
+    from producers.files import Bad, event_of, expand, read_lines
+
+    given = expand(paths)
 
     def items() -> Iterator[Item | Bad]:
-        for path in paths:
+        for path in given:
             found = _lines(path, read_lines) if _is_lines(path) else _objects(path)
             for one in found:
                 yield one if isinstance(one, Bad) else event_of(*one)
 
-    _publish(items(), total=None, kind="", as_json=as_json)
+    _publish(items(), total=_total(given) if all(map(_is_lines, given)) else None, kind="", as_json=as_json)
 
 
 def _split(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Files of records, and everything else."""
     return [path for path in paths if _is_lines(path)], [path for path in paths if not _is_lines(path)]
+
+
+def _total(records: Sequence[Path], others: int = 0) -> int | None:
+    """How many items there will be, for the estimate; unknown where standard input is among them."""
+    from producers.files import count_lines
+
+    if any(str(path) == "-" for path in records):
+        return None
+    return others + sum(count_lines(path) for path in records)
 
 
 def _is_lines(path: Path) -> bool:
@@ -191,15 +208,45 @@ def _publish(
     collection: str | None = None,
     wait: float = 0.0,
 ) -> None:
-    """Publish, show progress on standard error, and the outcome on standard output."""
+    """Publish, show progress on standard error, and the outcome on standard output: also of what an end cut short."""
+    from cli.client_upload import Load
+
+    started, load = time.monotonic(), Load()
+    try:
+        unfinished, sent = _upload(items, load, total=total, kind=kind, collection=collection, wait=wait)
+    except (KeyboardInterrupt, PenstockError):
+        if load.accepted or load.duplicates or load.refused:
+            _tell(load, 0, time.monotonic() - started, time.monotonic() - started, as_json=as_json, cut=True)
+        raise
+    _tell(load, unfinished, sent, time.monotonic() - started, as_json=as_json)
+    if load.refused:
+        raise typer.Exit(1)
+
+
+def _upload(
+    items: Iterable[Item | Bad],
+    load: Load,
+    *,
+    total: int | None,
+    kind: str,
+    collection: str | None,
+    wait: float,
+) -> tuple[int, float]:
+    """Publish everything with bars; how many are still worked on, and the seconds until all were sent."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from cli.client_upload import Load, publish_again, upload, wait_until_done
+    from cli.client_upload import publish_again, upload, wait_until_done
 
-    started, load, unfinished, sent = time.monotonic(), Load(), 0, 0.0
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    started, unfinished = time.monotonic(), 0
     with (
         open_api() as api,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars,
@@ -213,35 +260,47 @@ def _publish(
         if wait and load.accepted:
             progress = _bar(bars, "waiting until searchable", len(load.accepted))
             unfinished = wait_until_done(api, load, kind, wait, progress=progress)
-    _tell(load, unfinished, sent, time.monotonic() - started, as_json=as_json)
+    return unfinished, sent
 
 
 def _bar(bars: Bars, name: str, total: int | None) -> Any:
-    task = bars.add_task(name, total=total)
-    return lambda count: bars.update(task, advance=count)
+    task = bars.add_task(name, total=total, rate="")
+    started, done = time.monotonic(), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        bars.update(task, advance=count, rate=f"{done / max(0.001, time.monotonic() - started):.0f}/s")
+
+    return advance
 
 
-def _tell(load: Load, unfinished: int, sent: float, seconds: float, *, as_json: bool) -> None:
+def _tell(
+    load: Load, unfinished: int, sent: float, seconds: float, *, as_json: bool, cut: bool = False
+) -> None:
     summary = {
         "accepted": len(load.accepted),
-        "unchanged": load.unchanged,
+        "unchanged": load.unchanged + (len(load.duplicates) if cut else 0),
         "refused": len(load.refused),
         "under_way": unfinished,
         "sent_seconds": round(sent, 3),
         "seconds": round(seconds, 3),
+        "interrupted": cut,
     }
     if as_json:
         print_json({**summary, "events": load.accepted, "problems": load.refused})
     else:
         rate = f", sent at {len(load.accepted) / sent:.0f}/s" if len(load.accepted) > 1 and sent else ""
         typer.echo(
-            f"{summary['accepted']} published, {load.unchanged} unchanged, {summary['refused']} refused"
+            f"{summary['accepted']} published, {summary['unchanged']} unchanged, {summary['refused']} refused"
             f" in {seconds:.1f} s{rate}"
         )
+        if cut:
+            typer.echo(
+                "That was not all. Run the same again: it goes on, and what is published already is skipped."
+            )
         if unfinished:
             typer.echo(f"{unfinished} are still being worked on; `penstock status` shows the queues.")
         if load.refused:
             typer.echo()
             print_rows(load.refused, ("what", "field", "why", "fix"), as_json=False)
-    if load.refused:
-        raise typer.Exit(1)

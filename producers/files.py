@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +33,7 @@ TYPES = {
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
 }
+MAGIC = re.compile(r"[*?\[]")
 BINARY = frozenset({".pdf", ".docx", ".xlsx", ".pptx"})
 
 
@@ -50,6 +53,25 @@ class Bad:
     error: PenstockError
 
 
+def expand(paths: Iterable[Path]) -> list[Path]:
+    """Patterns (``docs/**/*.md``) that the shell has left alone become what they match, in order; the rest stays."""
+    found: list[Path] = []
+    for path in paths:
+        is_pattern = MAGIC.search(str(path)) is not None and not path.exists()
+        matches = glob(str(path), recursive=True) if is_pattern else []  # noqa: PTH207 - Path.glob takes no absolute one
+        found += [Path(match) for match in sorted(matches)] or [path]
+    return found
+
+
+def count_lines(path: Path) -> int:
+    """How many lines of a JSONL file hold something; 0 for one that cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return sum(1 for line in iter(lambda: stream.readline(MAX_LINE), b"") if line.strip())
+    except OSError:
+        return 0
+
+
 def find_files(paths: Iterable[Path]) -> Iterator[Path | Bad]:
     """The files of these files and folders, in order; hidden ones and links out of a folder are left out."""
     for path in paths:
@@ -62,7 +84,8 @@ def find_files(paths: Iterable[Path]) -> Iterator[Path | Bad]:
         elif path.is_file():
             yield path
         else:
-            yield Bad(str(path), NotFound(f"there is no file {path}", field="path"))
+            missing = "nothing matches" if MAGIC.search(str(path)) else "there is no file"
+            yield Bad(str(path), NotFound(f"{missing} {path}", field="path"))
 
 
 def document_id(path: Path, root: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.client_http import Api
 from producers.gateway.server import Serving
 from schemas.errors import Misconfigured, PenstockError
 from tests.drive import Drive
@@ -129,6 +130,47 @@ async def test_examples_batches_and_events_come_from_lines(run: Run, client: Cli
         "example.recorded",
         "training.batch_ready",
     ]
+
+
+async def test_patterns_name_files(run: Run, tmp_path: Path) -> None:
+    """A quoted pattern is ours to expand, for documents and for lines; one that matches nothing is told."""
+    (tmp_path / "docs" / "deep").mkdir(parents=True)
+    for name in ("docs/a.md", "docs/deep/b.md", "docs/c.txt", "docs/odd[1].md"):
+        (tmp_path / name).write_text(name)
+    for number in (1, 2):
+        (tmp_path / f"{number}.jsonl").write_text(
+            f'{{"document_id": "line-{number}", "content": "Water."}}\n'
+        )
+    arguments = ("--collection", "c", "--wait", "0", "--json")
+    told = report(
+        await run("publish", "document", "docs/**/*.md", "*.jsonl", "docs/odd[1].md", "no*", *arguments)
+    )
+    assert sorted(told["events"]) == ["docs/a.md", "docs/deep/b.md", "docs/odd[1].md", "line-1", "line-2"]
+    assert [(one["what"], one["why"]) for one in told["problems"]] == [("no*", "nothing matches no*")]
+
+
+async def test_an_interrupted_load_says_how_far_it_came_and_goes_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was sent is told; the same command again publishes the rest and nothing twice."""
+    lines = [{"document_id": str(number), "content": f"River {number}."} for number in range(450)]
+    (tmp_path / "d.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    arguments = ("publish", "document", "d.jsonl", "--collection", "c", "--wait", "0", "--json")
+    send, sent = Api.send, 0
+
+    def press(self: Api, path: str, content: bytes, content_type: str) -> object:
+        nonlocal sent
+        sent += 1
+        if sent == 3:
+            raise KeyboardInterrupt
+        return send(self, path, content, content_type)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Api, "send", press)
+        cut = report(await run(*arguments))
+    assert (cut["accepted"], cut["interrupted"]) == (400, True)
+    rest = report(await run(*arguments))
+    assert (rest["accepted"], rest["unchanged"], rest["interrupted"]) == (50, 400, False)
 
 
 async def test_errors_name_what_to_do(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
