@@ -17,7 +17,7 @@ REFERENCE = "#/components/schemas/{model}"
 _ATTRIBUTE: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_ATTRIBUTE}
 _MOMENT: dict[str, Any] = {"type": "string", "format": "date-time"}
 
-_EVENT: dict[str, Any] = {
+EVENT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["specversion", "id", "source", "type", "data"],
     "properties": {
@@ -69,9 +69,9 @@ EVENT_BODY: dict[str, Any] = {
         "required": True,
         "description": "One CloudEvent, a batch of at most 1,000 in 16 MiB, or the data of one whose attributes are ce- headers.",
         "content": {
-            "application/cloudevents+json": {"schema": _EVENT, "example": _EXAMPLE},
+            "application/cloudevents+json": {"schema": EVENT_SCHEMA, "example": _EXAMPLE},
             "application/cloudevents-batch+json": {
-                "schema": {"type": "array", "items": _EVENT, "maxItems": 1000},
+                "schema": {"type": "array", "items": EVENT_SCHEMA, "maxItems": 1000},
                 "example": [_EXAMPLE],
             },
             "application/json": {
@@ -105,13 +105,16 @@ def takes(model: type[BaseModel], example: dict[str, Any] | None = None) -> dict
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
-def add_schemas(document: dict[str, Any], models: Sequence[type[BaseModel]]) -> None:
-    """Put the models that only routes of ours know among the document's components, as strict as the gate reads them."""
+def add_schemas(document: dict[str, Any], models: Sequence[type[BaseModel]], *, strict: bool = True) -> None:
+    """Put models and the data of events that come in among the document's components.
+
+    Strict is how the gate reads: no further fields. What goes out may have some in later versions.
+    """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (*models, *(one.model for one in types_of(Direction.IN))):
+    for model in (*models, *(one.model for one in types_of(Direction.IN) if strict)):
         schema = model.model_json_schema(ref_template=REFERENCE)
         found = {**schema.pop("$defs", {}), model.__name__: schema}
         for name, one in found.items():
-            if one.get("type") == "object" and name != Problem.__name__:
+            if strict and one.get("type") == "object" and name != Problem.__name__:
                 one.setdefault("additionalProperties", False)
             schemas[name] = one

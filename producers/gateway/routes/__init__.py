@@ -11,5 +11,5 @@ templates    prompt templates
 webhooks     endpoints, deliveries, replay
 hooks        signed webhooks of the model provider
 erasures     what is to be forgotten
-health       healthz
+health       healthz, asyncapi.json
 """
