@@ -28,6 +28,7 @@ class Due:
         rate_limit: messages per second that the endpoint's owner allows; None for as many as it takes.
         failing_since: when the endpoint's unbroken series of failures began.
         throttled_for: seconds for which the endpoint is still to be left alone; 0 when it is not.
+        traceparent: the trace of the event that led to the message, if it came with one.
     """
 
     tenant_id: str
@@ -46,6 +47,7 @@ class Due:
     rate_limit: float | None
     failing_since: datetime | None
     throttled_for: float
+    traceparent: str | None = None
 
     @property
     def is_over(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -66,6 +66,8 @@ class Deliverer:
         due = await self.loader.load(work.tenant_id, delivery_id_of(work))
         if due.is_over:
             return Done()
+        if (trace := work.attributes.get("traceparent")) is not None:
+            due = replace(due, traceparent=trace)
         if due.endpoint_status is EndpointState.DISABLED:
             reason = "the endpoint is disabled"
             raise GaveUp(reason, Record(due, None, Dead(reason)))

@@ -15,7 +15,9 @@ from workers.deliver.sign import signed_headers
 
 USER_AGENT = "Penstock-Webhooks/1"
 HEAD_BYTES = 1024
-_OWN = frozenset({"content-type", "user-agent", "webhook-id", "webhook-timestamp", "webhook-signature"})
+_OWN = frozenset(
+    {"content-type", "user-agent", "traceparent", "webhook-id", "webhook-timestamp", "webhook-signature"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ async def send(egress: Egress, due: Due, keys: Sequence[bytes]) -> Attempt:
         **{name: value for name, value in due.headers.items() if name.lower() not in _OWN},
         "content-type": "application/json",
         "user-agent": USER_AGENT,
+        **({} if due.traceparent is None else {"traceparent": due.traceparent}),
         **signed_headers(keys, due.message_id, int(at.timestamp()), due.body),
     }
     try:
