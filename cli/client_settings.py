@@ -164,7 +164,7 @@ def _as_lines(body: dict[str, Any]) -> list[str]:
 def list_models(*, as_json: AsJson = False) -> None:
     """List tuned models."""
     with open_api() as api:
-        rows = api.call("GET", "/v1/models")["items"]
+        rows = list(api.pages("/v1/models"))
     print_rows(rows, MODELS, as_json=as_json, empty="No tuned models yet.")
 
 

@@ -64,5 +64,18 @@ def page(items: list[dict[str, Any]], limit: int, place: Sequence[str]) -> dict[
     return {"items": shown, "next_cursor": after}
 
 
+def slice_page(items: Sequence[dict[str, Any]], query: PageQuery, name: str) -> dict[str, Any]:
+    """One page of a listing that is small enough to be read whole, in the order of one of its texts.
+
+    Raises:
+        BadInput: the cursor is none of ours.
+    """
+    place = decode_cursor(query.cursor, [str])
+    after = sorted(
+        (one for one in items if place is None or one[name] > place[0]), key=lambda one: str(one[name])
+    )
+    return page(after[: query.limit + 1], query.limit, [name])
+
+
 def _bad() -> BadInput:
     return BadInput("the cursor is none of ours", field="cursor", fix="send next_cursor as it came")

@@ -106,3 +106,18 @@ async def test_templates_are_kept_in_versions(client: Client) -> None:
     assert (await client.call("GET", "/v1/templates/none")).status_code == 404
     refused = await client.call("PUT", "/v1/templates/short", json={"system": ""})
     assert (refused.status_code, refused.json()["field"]) == (400, "template.system")
+
+
+async def test_datasets_and_models_come_in_pages(client: Client) -> None:
+    """By name, as many as are asked for; a cursor of another listing and an unknown parameter are refused."""
+    for name in ("c", "a", "b"):
+        assert (await client.call("PUT", f"/v1/datasets/{name}", json={"threshold": 50})).status_code == 200
+    first = (await client.call("GET", "/v1/datasets", params={"limit": 2})).json()
+    rest = await client.call("GET", "/v1/datasets", params={"limit": 2, "cursor": first["next_cursor"]})
+    assert ["a", "b", "c"] == [one["dataset"] for one in [*first["items"], *rest.json()["items"]]]
+    assert rest.json()["next_cursor"] is None
+    models = await client.call("GET", "/v1/models", params={"limit": 1})
+    assert ([], None) == (models.json()["items"], models.json()["next_cursor"])
+    for path in ("/v1/datasets", "/v1/models"):
+        assert (await client.call("GET", path, params={"cursor": "WzFd"})).status_code == 400
+        assert (await client.call("GET", path, params={"colour": "red"})).status_code == 422

@@ -17,7 +17,7 @@ from producers.gateway.body import MAX_BATCH, check_model, read_json, read_model
 from producers.gateway.idempotency import Remembered
 from producers.gateway.modes import Offer, Refused
 from producers.gateway.openapi import answers, takes
-from producers.gateway.paging import PageQuery, decode_cursor, page
+from producers.gateway.paging import PageQuery, Paging, decode_cursor, page, slice_page
 from producers.gateway.publishing import make_event, publish_offer
 from producers.gateway.resources import gateway_of
 from producers.gateway.respond import json_response
@@ -118,10 +118,10 @@ async def show(request: Request, caller: Trainer, dataset: str) -> Response:
 
 
 @router.get("/v1/datasets", responses=answers(DatasetPage))
-async def listing(request: Request, caller: Trainer) -> Response:
-    """All datasets."""
+async def listing(request: Request, caller: Trainer, query: Paging) -> Response:
+    """The datasets, by name."""
     found = await training_store.list_datasets(gateway_of(request).database, caller.tenant_id)
-    return json_response({"items": [asdict(one) for one in found], "next_cursor": None})
+    return json_response(slice_page([asdict(one) for one in found], query, "dataset"))
 
 
 class ExampleQuery(PageQuery):

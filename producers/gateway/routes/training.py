@@ -18,7 +18,7 @@ from producers.gateway.addresses import as_known_name, as_uuid
 from producers.gateway.body import read_model
 from producers.gateway.idempotency import Remembered
 from producers.gateway.openapi import answers, takes
-from producers.gateway.paging import PageQuery, decode_cursor, page
+from producers.gateway.paging import PageQuery, Paging, decode_cursor, page, slice_page
 from producers.gateway.resources import gateway_of
 from producers.gateway.respond import json_response
 from producers.gateway.shapes.training import (
@@ -115,15 +115,15 @@ async def promote(request: Request, caller: Trainer, run_id: str) -> Response:
 
 
 @router.get("/v1/models", responses=answers(ModelsView))
-async def models(request: Request, caller: Reader) -> Response:
-    """Tuned models, and what aliases mean; `chat` means the default model until somebody sets it."""
+async def models(request: Request, caller: Reader, query: Paging) -> Response:
+    """Tuned models by name, and on every page what aliases mean; `chat` means the default model until somebody sets it."""
     gateway = gateway_of(request)
     aliases = await model_aliases.list_aliases(gateway.database, caller.tenant_id)
     if DEFAULT_ALIAS not in {one["alias"] for one in aliases}:
         unset = {"alias": DEFAULT_ALIAS, "model": gateway.settings.chat_model, "previous": None}
         aliases.insert(0, {**unset, "run_id": None, "changed_at": None})
     items = await model_aliases.list_models(gateway.database, caller.tenant_id)
-    return json_response({"items": items, "aliases": aliases})
+    return json_response({**slice_page(items, query, "model"), "aliases": aliases})
 
 
 @router.post(

@@ -120,7 +120,8 @@ class AliasView(View):
 
 
 class ModelsView(View):
-    """Tuned models, and what aliases mean."""
+    """A page of tuned models, by name, and what aliases mean."""
 
     items: list[dict[str, Any]]
+    next_cursor: str | None
     aliases: list[AliasView]
