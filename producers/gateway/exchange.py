@@ -6,6 +6,7 @@ the tenant's own (promise P8).
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import MutableMapping
@@ -18,7 +19,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from producers.gateway.metrics import GatewayMetrics
 from producers.gateway.problems import problem_of, unexpected
 from schemas.errors import BadInput
-from schemas.ids import uuid7
 
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -110,7 +110,7 @@ def _request_id(scope: MutableMapping[str, Any]) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value.decode())
-    return uuid7().hex
+    return os.urandom(16).hex()
 
 
 def _readable(scope: MutableMapping[str, Any]) -> bool:
