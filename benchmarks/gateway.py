@@ -1,6 +1,6 @@
 """Events pass through the gateway and through what it is held against, in turns, on one PostgreSQL; ratios are the result.
 
-One gateway process on one core (`benchmarks/gateway_stage.py`), the sender and the servers on what is left. `--quick`
+one gateway process, which is one core (`benchmarks/gateway_stage.py`), the sender and the servers on what is left. `--quick`
 makes it smaller (every bar, under five minutes), `--json` prints one JSON object last.
 """
 

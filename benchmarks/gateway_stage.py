@@ -1,4 +1,4 @@
-"""Each contestant of the gateway's benchmark is a process of its own on one core; what it does is its first argument.
+"""Each contestant of the gateway's benchmark is a process of its own, which is one core; what it does is its first argument.
 
 gateway   the whole gateway
 bare      a FastAPI route that parses the event as the gateway does and stores nothing
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -35,7 +34,7 @@ from infra.settings import Settings, load_settings
 from producers import Producer
 from producers.gateway.modes import read_offer
 from producers.gateway.respond import json_response
-from producers.gateway.server import listen, open_server
+from producers.gateway.server import collect_rarely, listen, open_server
 from schemas.envelope import parse_event
 from schemas.ids import new_event_id
 
@@ -56,6 +55,7 @@ TENANT = "bench"
 async def serve_gateway(settings: Settings) -> None:
     """The gateway as `penstock gateway` runs it, its logs included."""
     async with open_server(settings) as serving:
+        collect_rarely()
         await _until_the_end(serving.port)
 
 
@@ -167,8 +167,6 @@ async def _answer(run: Callable[[Sequence[dict[str, Any]], int, int], Awaitable[
 PARTS = {"gateway": serve_gateway, "bare": serve_bare, "asyncpg": run_asyncpg, "sdk": run_sdk}
 
 if __name__ == "__main__":
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     configure(stream=sys.stderr)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(PARTS[sys.argv[1]](load_settings(gateway_port=0, ops_port=0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -53,11 +54,23 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(signum, stop.set)
     try:
         async with open_server(settings):
+            collect_rarely()
             await stop.wait()
             _log.info("gateway.stopping", grace=settings.grace)
     finally:
         for signum in signals:
             loop.remove_signal_handler(signum)
+
+
+def collect_rarely() -> None:
+    """Look for reference cycles less often, and never again among what was made before requests came.
+
+    A batch makes thousands of containers without a single cycle; looking through all of the application for each costs a
+    tenth of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @asynccontextmanager
