@@ -25,6 +25,7 @@ class Load:
     url: str
     batches: list[list[dict[str, Any]]]
     promised: dict[str, str] = field(default_factory=dict)
+    marks: dict[int, asyncio.Event] = field(default_factory=dict)
     answered: int = 0
     interrupted: int = 0
 
@@ -36,6 +37,8 @@ class Load:
                 self.interrupted += 1
                 await asyncio.sleep(0.1)
             self.answered += 1
+            if self.answered in self.marks:
+                self.marks[self.answered].set()
 
     async def _try(self, batch: list[dict[str, Any]]) -> bool:
         try:
@@ -78,15 +81,13 @@ async def test_what_was_promised_is_done_once(town: Town, count: int, kills: int
     await town.workers("train", concurrency=64)
     events = [example(number) for number in range(count)]
     batches = [events[start : start + BATCH] for start in range(0, count, BATCH)]
-    total = len(batches)
-    load = Load(client, url, batches)
+    marks = {len(batches) * number // (kills + 1): asyncio.Event() for number in range(1, kills + 1)}
+    load = Load(client, url, batches, marks=marks)
     senders = asyncio.gather(*(load.send() for _ in range(SENDERS)))
-    for number in range(1, kills + 1):
-
-        async def reached(share: float = number / (kills + 1)) -> bool:
-            return load.answered >= share * total
-
-        await town.until(reached, f"batches for kill {number} are in", within=within)
+    for mark in marks.values():
+        # Killed the moment that so many batches are answered, with others on their way.
+        async with asyncio.timeout(within):
+            await mark.wait()
         await town.kill("gateway")
         await town.start("gateway", "gateway")
     async with asyncio.timeout(within):
