@@ -27,6 +27,7 @@ training_store  datasets and examples, as the CLI and the gateway see them
 training_runs   runs, as the CLI and the gateway see and steer them
 model_aliases   an alias pointed elsewhere or back by a person
 training_trigger  counts examples, fires a dataset's threshold once
+response_schema the JSON schema of an answer that is not plain text
 retrieval       passages for a question, in one round trip
 vectors         embeddings as pgvector's wire bytes
 egress          the one guarded door to addresses that a tenant supplies

@@ -16,7 +16,7 @@ generate    the model's words, by the alias's model or its base
 sanitize    no image, HTML or unsupported link leaves
 citations   markers that prove nothing are cut out
 quotes      the span of a passage that supports a claim
-structured  JSON by the caller's schema
+structured  what the model is asked for when the caller wants JSON
 finishing   the model's words become a result
 result      the row and the out event
 """

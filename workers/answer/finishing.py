@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infra.response_schema import find_fault
 from infra.retrieval import Passage
 from infra.templates import UNKNOWN
 from schemas.errors import CallFailed
 from schemas.states import AnswerState
 from workers.answer.citations import Verified, cite, verify
 from workers.answer.sanitize import addresses_in, sanitize
-from workers.answer.structured import find_fault
 
 _LETTERS = re.compile(r"[^a-z]+")
 _DIGITS = re.compile(r"\d+")

@@ -17,6 +17,7 @@ from infra.answers import CANCELLED
 from infra.database import Connection
 from infra.filters import compile_filter
 from infra.llm import ModelApi
+from infra.response_schema import check_schema
 from infra.retrieval import Found, Retriever
 from infra.templates import Templates
 from schemas.errors import PenstockError
@@ -31,7 +32,6 @@ from workers.answer.examples import ExampleShelves
 from workers.answer.gate import relevant
 from workers.answer.prompt import check_room
 from workers.answer.result import Result, failed, write, write_dead
-from workers.answer.structured import check_schema
 from workers.answer.writing import Asked, Author, Task
 from workers.handling import Done, Outcome, Resources
 

@@ -12,6 +12,7 @@ from infra.answers import cancel_answer, read_answer
 from infra.database import queries
 from infra.filters import compile_filter
 from infra.keys import Scope
+from infra.response_schema import check_schema
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import SOURCE, as_known_name, as_uuid
 from producers.gateway.body import read_model
@@ -48,6 +49,8 @@ async def ask(request: Request, caller: Asker, collection: str) -> Response:
     as_known_name(collection, "collection")
     body = await read_model(request, QueryBody)
     compile_filter(body.filter)
+    if body.response_schema is not None:
+        check_schema(body.response_schema)
     streamed = wants_stream(request)
     data = body.model_dump(exclude_unset=True, mode="json")
     data = {name: value for name, value in data.items() if value is not None}

@@ -10,6 +10,7 @@ from infra.local.model.faults_client import Faults
 from schemas.errors import NotFound
 from tests.conftest import NewTenant
 from tests.workers.answer.desk import HEATING, Desk
+from tests.workers.answer.scripted import ask_scripted
 
 WARRANTY = "How long does the warranty of the Aurora 7 last?"
 
@@ -80,6 +81,25 @@ async def test_answers_follow_the_documents(desk: Desk) -> None:
     assert "nine years" in (await desk.ask(WARRANTY))["answer"]
     await desk.put(None, "aurora")
     assert "abstained" == (await desk.ask(WARRANTY))["status"]
+
+
+async def test_what_stands_beside_a_hit_is_shown_with_it(desk: Desk) -> None:
+    """A chunk's neighbours go into the prompt, and a citation names the chunk in which its quote stands."""
+    pages = [f"# Page {n}\n\n" + f"Pipe {n} of the plant carries water to basin {n}. " * 12 for n in range(5)]
+    pages[2] += "\n\nThe red lever of the bypass is called Wotan.\n"
+    pages[3] = "# Page 3\n\nIts spare key hangs in room 411. " + "Nothing else is kept there. " * 25
+    await desk.put("\n\n".join(pages), "plant")
+    answer, asked = await ask_scripted(
+        desk, "Which red lever is called Wotan?", "Its spare key hangs in room 411. [1]", top_k=1
+    )
+    assert "room 411" in asked[0]["messages"][-1]["content"]
+    [citation] = answer["citations"]
+    [row] = await desk.drive.rows(
+        "SELECT text FROM chunks WHERE chunk_id = $1::text::uuid", citation["chunk_id"]
+    )
+    assert "room 411" in citation["quote"]
+    assert citation["quote"] in row["text"]
+    assert "Wotan" not in row["text"]
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,23 @@ async def test_withdrawing_stops_the_model_call(desk: Desk, faults: Faults, stre
     assert 1 == len(await desk.said("failed"))
 
 
+@pytest.mark.parametrize("endpoint", ["embeddings", "chat"])
+async def test_withdrawing_ends_a_call_that_says_nothing(desk: Desk, faults: Faults, endpoint: str) -> None:
+    """A model that has not said a word, or not embedded the question, is waited for no longer either."""
+    await faults.reset_calls()
+    await faults.add(endpoint, "hang")
+    query_id = await desk.publish(WARRANTY)
+    running = asyncio.create_task(desk.drive.settle(desk.tenant))
+    async with asyncio.timeout(30):
+        while not await faults.requests(endpoint):
+            await asyncio.sleep(0.02)
+        resources = desk.drive.resources
+        await cancel_answer(resources.database, resources.redis, desk.tenant, query_id)
+        await running
+    assert "cancelled" == (await desk.read(query_id))["error"]["code"]
+    assert 1 == await faults.requests(endpoint)
+
+
 async def test_an_answered_question_cannot_be_withdrawn(desk: Desk, new_tenant: NewTenant) -> None:
     """What is answered stays; another tenant's question does not exist."""
     query_id = await desk.publish(WARRANTY)

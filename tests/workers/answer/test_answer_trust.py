@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -152,6 +153,27 @@ async def test_a_tuned_model_that_is_gone_is_replaced_by_its_base(desk: Desk, fa
     assert 2 == await faults.requests("chat")
     await desk.ask(WARRANTY)
     assert 3 == await faults.requests("chat")
+
+
+async def test_a_tuned_model_that_fails_is_replaced_by_its_base(desk: Desk, faults: Faults) -> None:
+    """Within the same attempt, and the answer is not kept for the tuned model."""
+    await tune(desk, "ft:local-chat:failing")
+    await faults.add("chat", "no_finish_reason", times=1)
+    query_id = await desk.publish(WARRANTY, stream=True)
+    await desk.drive.settle(desk.tenant)
+    answer = await desk.read(query_id)
+    assert ("answered", "ft:local-chat:failing") == (answer["status"], answer["report"].get("instead_of"))
+    assert ("done", 1) == await desk.standing(query_id)
+    assert [] == await desk.drive.rows("SELECT 1 FROM answer_cache WHERE tenant_id = $1", desk.tenant)
+
+
+async def test_a_changed_alias_is_used_without_a_restart(desk: Desk) -> None:
+    """A running worker takes up what an alias means now."""
+    assert "local-chat" == (await desk.ask(WARRANTY))["model"]
+    await tune(desk, "ft:local-chat:elsewhere")
+    async with asyncio.timeout(20):
+        while "instead_of" not in (await desk.ask(WARRANTY))["report"]:
+            await asyncio.sleep(0.05)
 
 
 async def test_a_tuned_model_serves_its_own_tenant_only(desk: Desk, new_tenant: NewTenant) -> None:
