@@ -104,5 +104,6 @@ async def fill(owner_url: str, shelf: Shelf) -> None:
     await connection.execute(
         f"CREATE INDEX vectors_{space}_hnsw ON vectors_{space} USING hnsw (embedding halfvec_ip_ops)"
     )
-    await connection.execute(f"ANALYZE chunks, documents, vectors_{space}")
+    # As autovacuum does within a minute.
+    await connection.execute(f"VACUUM (ANALYZE) chunks, documents, vectors_{space}")
     await connection.close()

@@ -191,7 +191,7 @@ async def test_withdrawing_ends_a_call_that_says_nothing(desk: Desk, faults: Fau
     query_id = await desk.publish(WARRANTY)
     running = asyncio.create_task(desk.drive.settle(desk.tenant))
     async with asyncio.timeout(30):
-        while not await faults.requests(endpoint):
+        while not await faults.requests(endpoint):  # noqa: ASYNC110 - the server counts
             await asyncio.sleep(0.02)
         resources = desk.drive.resources
         await cancel_answer(resources.database, resources.redis, desk.tenant, query_id)

@@ -172,7 +172,7 @@ async def test_a_changed_alias_is_used_without_a_restart(desk: Desk) -> None:
     assert "local-chat" == (await desk.ask(WARRANTY))["model"]
     await tune(desk, "ft:local-chat:elsewhere")
     async with asyncio.timeout(20):
-        while "instead_of" not in (await desk.ask(WARRANTY))["report"]:
+        while "instead_of" not in (await desk.ask(WARRANTY))["report"]:  # noqa: ASYNC110 - an age runs out
             await asyncio.sleep(0.05)
 
 
