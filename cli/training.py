@@ -84,6 +84,8 @@ def show(run_id: UUID, tenant: Tenant = DEV, *, as_json: AsJson = False) -> None
         {name: run[name] for name in ("run_id", "dataset", "status", "base_model", "model", "reason")},
         as_json=False,
     )
+    if run["tainted_at"] is not None:
+        typer.echo("Examples that it was made of are erased; its model has learned them all the same.")
     for title, column in (("train loss", 1), ("validation loss", 2)):
         values = [line[column] for line in story["losses"] if line[column] is not None]
         if values:

@@ -18,7 +18,12 @@ from schemas.errors import Conflict, NotFound
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as people see it; `evaluation` holds the table, whether to promote, and the reason."""
+    """A run as people see it.
+
+    Attributes:
+        evaluation: the table, whether to promote, and the reason.
+        tainted_at: since when examples that it was made of are erased.
+    """
 
     run_id: UUID
     dataset: str
@@ -43,6 +48,7 @@ class RunView:
     error: Mapping[str, Any] | None
     started_at: datetime
     ended_at: datetime | None
+    tainted_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ files     files, folders and JSONL become events
 gateway/  the HTTP API
 stream/   the bridge from a Redis stream
 
-`from producers import Producer` works and imports nothing before it is asked for.
+`from producers import Producer, Accepted` works and imports nothing before it is asked for.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infra.ledger import Accepted
     from producers.sdk import Producer
 
-__all__ = ["Producer"]
+__all__ = ["Accepted", "Producer"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the SDK when somebody asks for `Producer`."""
+    """Import the SDK when somebody asks for `Producer` or for what its calls return."""
     if name == "Producer":
         from producers.sdk import Producer  # noqa: PLC0415 - the package must import nothing by itself
 
         return Producer
+    if name == "Accepted":
+        from infra.ledger import Accepted  # noqa: PLC0415 - the same
+
+        return Accepted
     raise AttributeError(f"module 'producers' has no attribute {name!r}")

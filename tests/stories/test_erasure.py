@@ -157,6 +157,10 @@ async def test_a_person_and_a_tenant_are_forgotten(town: Town, faults: Faults) -
     answer = (await client.get(f"/v1/queries/{used}")).json()
     assert (answer["question"], answer["answer"]) == ("When does it sing in the morning?", None)
     assert "indexed" == (await client.get("/v1/collections/town/documents/other")).json()["status"]
+    [model] = (await client.get("/v1/models")).json()["items"]
+    assert model["tainted_at"] is not None
+    blank = await town.value("SELECT delivery_id FROM deliveries WHERE body = '' LIMIT 1")
+    assert 404 == (await client.post(f"/v1/deliveries/{blank}/replay")).status_code
     audited = await town.rows("SELECT actor, target FROM audit_log WHERE action = 'erase'")
     assert 1 == len(audited)
     assert audited[0]["target"].startswith("subject sha256:")

@@ -73,8 +73,10 @@ WHERE tenant_id = $1 AND delivery_id = ANY ($2::uuid[])
 ORDER BY delivery_id, attempt_id;
 
 -- name: delivery_status
--- A delivery about to be replayed, locked.
-SELECT status, endpoint_id FROM deliveries WHERE tenant_id = $1 AND delivery_id = $2 FOR UPDATE;
+-- A delivery about to be replayed, locked; one that was erased has nothing to send.
+SELECT status, endpoint_id FROM deliveries
+WHERE tenant_id = $1 AND delivery_id = $2 AND octet_length(body) > 0
+FOR UPDATE;
 
 -- name: test_message
 -- A message that no event caused, to one endpoint.
@@ -96,14 +98,16 @@ UPDATE webhook_replays SET messages = $4, next_after = $5 WHERE tenant_id = $1 A
 SELECT replay_id, selection, messages, next_after FROM webhook_replays WHERE tenant_id = $1 AND endpoint_id = $2 AND nonce = $3;
 
 -- name: replayable
--- Messages to an endpoint that have ended, by status, type, time, error and contents, oldest first; locked.
+-- Messages to an endpoint that have ended, by status, type, time, error and contents, oldest first; locked. What was
+-- erased has no bytes to send.
 SELECT delivery_id, type, created_at
 FROM deliveries
 WHERE tenant_id = $1 AND endpoint_id = $2 AND status = ANY ($3::text[])
   AND ($4::text[] IS NULL OR type = ANY ($4))
   AND ($5::timestamptz IS NULL OR created_at >= $5) AND ($6::timestamptz IS NULL OR created_at < $6)
   AND ($7::text IS NULL OR error ->> 'code' = $7)
-  AND ($8::text IS NULL OR (convert_from(body, 'UTF8')::jsonb -> 'data') @@ $8::jsonpath)
+  AND CASE WHEN octet_length(body) = 0 THEN false WHEN $8::text IS NULL THEN true
+           ELSE (convert_from(body, 'UTF8')::jsonb -> 'data') @@ $8::jsonpath END
   AND ($9::uuid IS NULL OR delivery_id > $9)
 ORDER BY delivery_id LIMIT $10
 FOR UPDATE;
@@ -114,11 +118,12 @@ UPDATE deliveries SET status = 'pending', attempts = 0, next_at = NULL, error = 
 WHERE tenant_id = $1 AND delivery_id = ANY ($2::uuid[]);
 
 -- name: never_sent
--- Out events of a time that an endpoint was never sent: it has no message of them, or one that died untried.
+-- Out events of a time that an endpoint was never sent: it has no message of them, or one that died untried. What was
+-- erased stays untold.
 SELECT e.event_id, e.type, e.data, e.accept_no, e.accepted_at, d.delivery_id
 FROM events e
 LEFT JOIN deliveries d ON d.tenant_id = e.tenant_id AND d.event_id = e.event_id AND d.endpoint_id = $2
-WHERE e.tenant_id = $1 AND e.queue IS NULL AND e.type = ANY ($3::text[])
+WHERE e.tenant_id = $1 AND e.queue IS NULL AND e.type = ANY ($3::text[]) AND e.data <> '{}'
   AND e.event_id >= $4 AND e.event_id < $5
   AND (d.delivery_id IS NULL OR (d.status = 'dead' AND d.attempts = 0))
   AND ($6::text IS NULL OR e.data @@ $6::jsonpath)

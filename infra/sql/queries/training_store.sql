@@ -90,7 +90,8 @@ ORDER BY e.example_id
 
 -- name: models
 -- Tuned models with the aliases that point to them.
-SELECT m.model, m.base_model, m.dataset, m.run_id, m.shutdown_date, m.created_at, r.status AS run_status,
+SELECT m.model, m.base_model, m.dataset, m.run_id, m.shutdown_date, m.created_at, m.tainted_at,
+  r.status AS run_status,
   (SELECT coalesce(array_agg(a.alias ORDER BY a.alias), '{}') FROM model_aliases a
    WHERE a.tenant_id = m.tenant_id AND a.model = m.model) AS aliases
 FROM models m LEFT JOIN training_runs r ON r.tenant_id = m.tenant_id AND r.run_id = m.run_id
