@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,9 +15,12 @@ import typer
 from cli.run import run_async, serving_settings, start_logging, tie_to_owner
 
 if TYPE_CHECKING:
+    from infra.ops import OpsPort
     from infra.settings import Settings
 
 COMMAND = (sys.executable, "-m", "cli.main")
+OPS_FOLDER = "PENSTOCK_OPS_FOLDER"
+"""Set for the processes of a supervisor: where their sockets are through which its ops port asks them."""
 POOLS = ("ingest", "answer", "train", "deliver")
 
 
@@ -39,8 +46,6 @@ def worker(
         run_async(run_one(settings, pool))
         return
     if processes > 1:
-        from workers.engine.supervisor import supervise
-
         tie_to_owner()
         command = [
             *COMMAND,
@@ -48,7 +53,8 @@ def worker(
             pool,
             *([] if concurrency is None else ["--concurrency", str(concurrency)]),
         ]
-        raise typer.Exit(supervise([*command, "--burst"] if burst else command, processes=processes))
+        command += ["--burst"] if burst else []
+        raise typer.Exit(run_async(_supervise(settings, command, processes)))
     run_async(_work(settings, POOLS if pool == "all" else (pool,), burst=burst))
 
 
@@ -58,8 +64,31 @@ def _need_servers(settings: Settings) -> None:
         settings.need(name)
 
 
+async def _supervise(settings: Settings, command: Sequence[str], processes: int) -> int:
+    """Run the processes of a pool under one supervisor, with one ops port for all of them."""
+    from infra.ops_fleet import serve_fleet
+    from workers.engine.supervisor import Supervisor
+
+    # Short, and ours alone: a socket's path has about a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        environment = {**os.environ, OPS_FOLDER: folder}
+        async with serve_fleet(settings.ops_host, settings.ops_port, Path(folder), processes):
+            return await Supervisor(command, processes=processes, environment=environment).run()
+
+
+def _serve_ops(settings: Settings, ops: OpsPort) -> AbstractAsyncContextManager[object]:
+    """The ops port of this process; under a supervisor, which has the port, a socket."""
+    from infra.ops import serve_ops, serve_ops_on_socket
+    from infra.ops_fleet import socket_of
+    from workers.engine.supervisor import index_of_process
+
+    folder = os.environ.get(OPS_FOLDER)
+    if folder is None:
+        return serve_ops(settings.ops_host, settings.ops_port, ops)
+    return serve_ops_on_socket(socket_of(Path(folder), index_of_process()), ops)
+
+
 async def _work(settings: Settings, names: Sequence[str], *, burst: bool) -> None:
-    from infra.ops import serve_ops
     from workers.engine.supervisor import follow_supervisor, is_supervised
     from workers.host import open_host, run_host
 
@@ -71,7 +100,7 @@ async def _work(settings: Settings, names: Sequence[str], *, burst: bool) -> Non
         open_host(
             settings, names, burst=burst, isolate=lambda pool: [*COMMAND, "worker", pool, "--solo"]
         ) as host,
-        serve_ops(settings.ops_host, settings.ops_port, host.ops()),
+        _serve_ops(settings, host.ops()),
     ):
         await run_host(host)
 

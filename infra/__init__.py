@@ -37,6 +37,7 @@ keys            API keys
 log             structured logs without text or secrets
 maintain        what only the owner may: partitions, retention
 ops             probes, metrics and scaling figures on a port of their own
+ops_fleet       one such port for several processes
 operations      what an operator asks of the ledger
 tenants         tenants, as an operator sees them
 limits          what a tenant may have

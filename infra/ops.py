@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
 import redis.asyncio
@@ -225,7 +226,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @asynccontextmanager
 async def serve_ops(host: str, port: int, ops: OpsPort) -> AsyncIterator[int]:
-    """Serve until the block ends; yields the port.
+    """Serve until the block ends; yields the port."""
+    async with serve_app(ops_app(ops), host, port) as taken:
+        yield taken
+
+
+@asynccontextmanager
+async def serve_app(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
+    """Serve an application on a port until the block ends; yields the port.
 
     A taken port is not fatal: several processes on one machine share a default, so the next ones pick a free port and
     say so in the log.
@@ -235,15 +243,33 @@ async def serve_ops(host: str, port: int, ops: OpsPort) -> AsyncIterator[int]:
     except OSError as error:
         listener = _listen(host, 0)
         _log.warning("ops.port_taken", wanted=port, port=listener.getsockname()[1], error=error.strerror)
+    _log.info("ops.listening", host=host, port=listener.getsockname()[1])
+    async with _serve(app, listener):
+        yield int(listener.getsockname()[1])
+
+
+@asynccontextmanager
+async def serve_ops_on_socket(path: Path, ops: OpsPort) -> AsyncIterator[None]:
+    """Serve on a Unix socket, for a supervisor that asks; one that a killed process left behind is replaced."""
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(16)
+    listener.setblocking(False)
+    async with _serve(ops_app(ops), listener):
+        yield
+
+
+@asynccontextmanager
+async def _serve(app: Starlette, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        ops_app(ops), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     # serve() would take over the process's signals; the host has its own.
     task = asyncio.create_task(server._serve(sockets=[listener]))  # noqa: SLF001
-    _log.info("ops.listening", host=host, port=listener.getsockname()[1])
     try:
-        yield int(listener.getsockname()[1])
+        yield
     finally:
         server.should_exit = True
         await task

@@ -99,6 +99,11 @@ def is_supervised() -> bool:
     return FD_VARIABLE in os.environ
 
 
+def index_of_process() -> int:
+    """In a child: which of the supervisor's processes it is, from 0."""
+    return int(os.environ.get(INDEX_VARIABLE, "0"))
+
+
 def follow_supervisor() -> None:
     """In a child: end like on SIGTERM when the supervisor is gone. Does nothing in a process without one.
 
@@ -116,8 +121,3 @@ def follow_supervisor() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     loop.add_reader(descriptor, gone)
-
-
-def supervise(command: Sequence[str], *, processes: int) -> int:
-    """Run a command in several processes, in this environment, until all have ended; returns the exit code."""
-    return asyncio.run(Supervisor(command, processes=processes, environment=os.environ).run())
