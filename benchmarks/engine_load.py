@@ -74,7 +74,7 @@ async def make_worker(chosen: argparse.Namespace, tally: Tally, held: AsyncExitS
     if chosen.kind == "arq":
         return StockWorker(functions(tally), queue_name=QUEUE, poll_delay=0.005, **options)
     if chosen.kind == "ours":
-        return Worker(functions(tally), queue_name=QUEUE, **options)
+        return Worker(functions(tally), queue_name=QUEUE, tally=True, **options)
     client = open_redis(chosen.redis)
     held.push_async_callback(client.aclose, close_connection_pool=True)
     database = await held.enter_async_context(
@@ -83,7 +83,7 @@ async def make_worker(chosen: argparse.Namespace, tally: Tally, held: AsyncExitS
     committer = Committer(database, Bus(database, client))
     held.push_async_callback(committer.aclose)
     runtime = Runtime(database, committer, handlers(tally, WAIT if chosen.kind == "waiting" else 0.0))
-    return Worker(batch_runner=runtime, queue_name=INGEST, max_burst_jobs=chosen.count, **options)
+    return Worker(batch_runner=runtime, queue_name=INGEST, max_burst_jobs=chosen.count, tally=True, **options)
 
 
 async def main() -> None:

@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
 from arq.connections import ArqRedis
+from arq.jobs import serialize_job
+from arq.utils import timestamp_ms
 from arq.worker import func
 
-from infra import queue_keys
+from infra import queue_keys, wire
 from infra.local.valkey import ValkeyServer
 from tests.workers.engine.harness import QUEUE, MakeWorker, serving, wait_until
 from workers.engine.deadletters import DeadLetters
@@ -73,6 +76,14 @@ async def busy(pool: ArqRedis) -> bool:
     return bool(await pool.exists(queue_keys.running(QUEUE)))
 
 
+async def enqueue_many(pool: ArqRedis, count: int, *, first: int = 0, seconds: float = 0.0) -> None:
+    """Put many jobs into the queue at once."""
+    payload = serialize_job("work", (seconds,), {}, None, 1_700_000_000_000, serializer=wire.dumps)
+    ids = [f"job-{number}" for number in range(first, first + count)]
+    await pool.mset({f"arq:job:{job_id}": payload for job_id in ids})
+    await pool.zadd(QUEUE, dict.fromkeys(ids, timestamp_ms()))
+
+
 async def test_a_killed_workers_jobs_run_again(pool: ArqRedis, start: Start) -> None:
     """Kill -9 with twenty jobs running: the next worker runs each of them, and charges no attempt."""
     for number in range(40):
@@ -92,16 +103,16 @@ async def test_a_killed_workers_jobs_run_again(pool: ArqRedis, start: Start) -> 
 async def test_a_job_that_kills_its_process_is_found(
     pool: ArqRedis, command: list[str], environment: dict[str, str]
 ) -> None:
-    """Among a hundred it alone is dead, after five deaths; the supervisor keeps the worker alive meanwhile."""
-    for number in range(100):
-        await pool.enqueue_job("work", 0.0, _job_id=f"job-{number}")
+    """Among a thousand it alone is dead, after five deaths; the supervisor keeps the worker alive meanwhile."""
+    await enqueue_many(pool, 500)
     await pool.enqueue_job("poison", _job_id="killer")
+    await enqueue_many(pool, 500, first=500)
     supervisor = Supervisor(command, processes=1, environment=environment)
     running = asyncio.create_task(supervisor.run())
     await wait_until(lambda: all_done(pool))
     os.kill(os.getpid(), signal.SIGTERM)
     assert 0 == await running
-    assert 100 == len(await mapping(pool, "effects"))
+    assert 1000 == len(await mapping(pool, "effects"))
     assert {b"killer": b"5"} == await mapping(pool, "deaths")
     assert [("killer", "WorkerLost", 5)] == [
         (letter.job_id, letter.error, letter.losses) for letter in await DeadLetters(pool, QUEUE).listed()
@@ -121,6 +132,30 @@ async def test_a_signal_ends_a_worker_in_order(pool: ArqRedis, start: Start) -> 
     assert [b"long"] == await pool.zrange(QUEUE, 0, -1)
     assert [] == await pool.keys("arq:in-progress:*")
     assert [] == await pool.keys("arq:retry:*")
+
+
+async def test_a_rolling_restart_under_load_loses_and_charges_nothing(pool: ArqRedis, start: Start) -> None:
+    """Workers are replaced one by one while jobs run: each job has its effect once, and no attempt is charged."""
+    await enqueue_many(pool, 600, seconds=0.05)
+    running = [await start(), await start()]
+    await wait_until(lambda: busy(pool))
+    for _ in range(2):
+        done = len(await mapping(pool, "effects"))
+        old = running.pop(0)
+        running.append(await start())
+        old.send_signal(signal.SIGTERM)
+        assert 0 == await old.wait()
+        await wait_until(partial(_more_than, pool, done))
+    await wait_until(lambda: all_done(pool))
+    effects = await mapping(pool, "effects")
+    assert (600, {b"1"}) == (len(effects), set(effects.values()))
+    assert effects == await mapping(pool, "starts")
+    assert [] == await pool.keys("arq:retry:*")
+    assert not await pool.exists(queue_keys.lost(QUEUE))
+
+
+async def _more_than(pool: ArqRedis, done: int) -> bool:
+    return len(await mapping(pool, "effects")) > done or await all_done(pool)
 
 
 async def _both_run(pool: ArqRedis) -> bool:
