@@ -32,12 +32,12 @@ from schemas.work import Pushable
 
 # Peer, mode, jobs per sample: about a second each on a quiet machine.
 PEERS = [
-    ("saq", "", 2000),
-    ("streaq", "", 1000),
+    ("saq", "", 1500),
+    ("streaq", "", 600),
     ("taskiq", "list", 2500),
-    ("taskiq", "list-results", 1500),
+    ("taskiq", "list-results", 1000),
     ("taskiq", "stream", 2500),
-    ("taskiq", "stream-results", 1500),
+    ("taskiq", "stream-results", 1000),
     ("dramatiq", "16", 2500),
     ("dramatiq", "32", 2500),
 ]
