@@ -23,6 +23,7 @@ waiting     waiting for an event's end
 streaming   an answer relayed as it is written
 openapi     what the OpenAPI document says beyond what FastAPI sees
 asyncapi    every event type that comes in or goes out
+openapi_examples  what an answer looks like
 openapi_rules  what is true of every operation
 problem_protocol  bytes that are not HTTP
 routes/     one file per kind of thing

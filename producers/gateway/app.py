@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from infra.settings import Settings
 from infra.templates import TemplateBody
 from infra.training_store import DatasetSettings
-from producers.gateway import openapi, openapi_rules
+from producers.gateway import openapi, openapi_examples, openapi_rules
 from producers.gateway.exchange import Exchange
 from producers.gateway.problems import on_http_exception, on_penstock_error, on_validation_error
 from producers.gateway.resources import Gateway
@@ -104,6 +104,7 @@ def create_app(settings: Settings, resources: Gateway) -> FastAPI:
             made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             made["security"] = [{"key": []}]
             openapi_rules.apply(made)
+            openapi_examples.show(made)
             app.openapi_schema = made
         return app.openapi_schema
 

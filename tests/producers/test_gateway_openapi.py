@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx2
+import jsonschema_rs
 import pytest
 import structlog
 
@@ -54,6 +55,30 @@ async def test_every_operation_says_what_it_takes_and_answers(document: dict[str
                 assert list(content) == ["application/problem+json"], where
             if method in {"put", "patch"}:
                 assert "requestBody" in operation, where
+
+
+async def test_every_example_is_one(document: dict[str, Any]) -> None:
+    """What is shown of requests and answers fits the schema beside it."""
+    shown = [
+        (f"{method} {path}", content["schema"], content["example"])
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+        if "example" in content
+    ]
+    for name, schema in document["components"]["schemas"].items():
+        shown += [(name, schema, example) for example in schema.get("examples", [])]
+    assert len(shown) > 30
+    for where, schema, example in shown:
+        whole = {**schema, "components": document["components"]}
+        assert jsonschema_rs.validator_for(whole).is_valid(example), where
+    taken = [
+        operation["requestBody"]["content"]
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        if "requestBody" in operation
+    ]
+    assert all("example" in content for contents in taken for content in contents.values())
 
 
 async def test_the_documented_routes_are_those_of_the_design(document: dict[str, Any]) -> None:
