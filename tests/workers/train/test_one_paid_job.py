@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from infra.database import Connection, Database
 from infra.settings import Settings
 from infra.trainer import Trainer, training_line
 from tests.workers.train.conftest import Wheel
+from tests.workers.train.crashes import Crasher, crashing, without_repeated_looks
 from tests.workers.train.lessons import lessons
-from workers.commit import Committer, Ending
-from workers.handling import HandlerSpec
-from workers.train.advance import open_advance
-from workers.train.ending import open_dead
-from workers.train.runs import Wing
 
 
 @pytest.fixture
@@ -95,132 +88,44 @@ async def test_a_second_job_is_found_and_stopped(wheel: Wheel) -> None:
     assert ["cancelled"] == list(statuses.values())
 
 
-class Crashed(BaseException):
-    """The process is gone: no handler of errors gets to see this."""
-
-
-class Crasher:
-    """Counts the points at which a process could die, and dies at one of them."""
-
-    def __init__(self) -> None:
-        self.seen: list[str] = []
-        self.at: int | None = None
-
-    def point(self, name: str) -> None:
-        """Die here, if it is here."""
-        self.seen.append(name)
-        if len(self.seen) - 1 == self.at:
-            self.at = None
-            raise Crashed(name)
-
-
-class CrashingTrainer(Trainer):
-    """The real trainer, with a point before and after each call."""
-
-    __slots__ = ("crasher",)
-    crasher: Crasher
-
-    def __getattribute__(self, name: str) -> Any:
-        found = object.__getattribute__(self, name)
-        if name not in {
-            "upload",
-            "create_job",
-            "find_jobs",
-            "job",
-            "cancel_job",
-            "events",
-            "delete_file",
-            "model",
-        }:
-            return found
-        crasher = object.__getattribute__(self, "crasher")
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            crasher.point(f"before {name}")
-            result = await found(*args, **kwargs)
-            crasher.point(f"after {name}")
-            return result
-
-        return call
-
-
-class CrashingDatabase(Database):
-    """The real database, with a point before and after each transaction of a handler."""
-
-    def __init__(self, inner: Database, crasher: Crasher) -> None:
-        super().__init__(inner.pool, inner.role)
-        self.crasher = crasher
-
-    @asynccontextmanager
-    async def transaction(self, *tenants: str, readonly: bool = False) -> AsyncIterator[Connection]:
-        """Read or write, and die before or after it."""
-        self.crasher.point("before a transaction")
-        async with super().transaction(*tenants, readonly=readonly) as connection:
-            yield connection
-        self.crasher.point("after a transaction")
-
-
-class CrashingCommitter(Committer):
-    """The real committer, with a point before and after each commit."""
-
-    crasher: Crasher
-
-    async def commit(self, ending: Ending) -> None:
-        """Commit, and die before or after it."""
-        self.crasher.point("before a commit")
-        await super().commit(ending)
-        self.crasher.point("after a commit")
-
-
 @pytest.fixture
 async def crasher(wheel: Wheel) -> AsyncIterator[Crasher]:
-    """Puts crash points around everything that a step of a run does to the world."""
+    """A run of this wheel may die at any point."""
     crasher = Crasher()
-    drive = wheel.drive
-    resources = replace(
-        drive.resources,
-        database=CrashingDatabase(drive.resources.database, crasher),
-    )
-    assert resources.models is not None
-    committer = CrashingCommitter(drive.resources.database, drive.resources.bus)
-    committer.crasher = crasher
-    async with Trainer.open(resources.settings) as trainer:
-        crashing = CrashingTrainer(trainer._client)
-        crashing.crasher = crasher
-        wing = Wing(resources, crashing, resources.models)
-        drive.handlers["training.advance"] = HandlerSpec(open_advance(wing), on_dead=open_dead(wing))
-        drive._committer = committer
+    async with crashing(wheel.drive, crasher):
         yield crasher
-    await committer.aclose()
 
 
-async def one_run(wheel: Wheel, crasher: Crasher, at: int | None) -> None:
-    """A run of a dataset of its own that dies once, at the given point, and is taken up again."""
-    name = f"crash-{'none' if at is None else at}"
+FAULTS = (None, "drop_reply", "500", "429", "hang", "malformed")
+"""What becomes of the call that creates the job: what the issue names, and nothing."""
+
+
+async def one_run(wheel: Wheel, crasher: Crasher, at: int | None, fault: str | None = None) -> list[str]:
+    """A run of a dataset of its own that dies once, at the given point, and is taken up again; its points, in order."""
+    name = f"crash-{fault}-{'none' if at is None else at}".lower().replace("_", "-")
     await wheel.dataset(name, alias=name, **SMALL)
     await wheel.record(lessons(40), name)
+    if fault is not None:
+        await wheel.faults.add("jobs.create", fault, times=1)
     crasher.seen, crasher.at = [], at
     story = await wheel.finish()
+    await wheel.faults.clear()
+    where = (fault, crasher.seen[at or 0], story.run.error)
     assert story.run.dataset == name
-    assert story.run.status in ENDINGS, (crasher.seen[at or 0], story.run.error)
-    assert 1 == len(await wheel.jobs(story.run.run_id)), crasher.seen[at or 0]
+    assert story.run.status in ENDINGS, where
+    assert 1 == len(await wheel.jobs(story.run.run_id)), where
     kept = await wheel.drive.rows(
         "SELECT status, count(*) AS n FROM examples WHERE tenant_id = $1 AND dataset = $2 GROUP BY status",
         wheel.tenant,
         name,
     )
     assert [{"status": "used", "n": 40}] == kept
-
-
-async def crash_points(wheel: Wheel, crasher: Crasher) -> list[str]:
-    """The points of a run in which nothing dies, in order."""
-    await one_run(wheel, crasher, None)
     return list(crasher.seen)
 
 
 async def test_a_crash_around_the_paid_call_leaves_one_job(wheel: Wheel, crasher: Crasher) -> None:
     """Dying at each point from the uploaded files to the job's first look: before, within and after the paid step."""
-    points = await crash_points(wheel, crasher)
+    points = await one_run(wheel, crasher, None)
     first, last = points.index("after upload"), points.index("before job")
     assert "before create_job" in points[first:last]
     assert "after create_job" in points[first:last]
@@ -229,14 +134,14 @@ async def test_a_crash_around_the_paid_call_leaves_one_job(wheel: Wheel, crasher
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(900)
-async def test_a_crash_at_any_point_leaves_one_job_and_an_end(wheel: Wheel, crasher: Crasher) -> None:
-    """A run has some fifty points at which its worker can die; dying at each of them in turn changes nothing."""
-    points = await crash_points(wheel, crasher)
-    first_watch = points.index("before job")
-    last_watch = len(points) - 1 - points[::-1].index("after job")
-    # How often a job is looked at depends on its speed; one look stands for all.
-    crashes = [*range(first_watch + 6), *range(last_watch + 1, len(points))]
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_a_crash_at_any_point_leaves_one_job_and_an_end(
+    wheel: Wheel, crasher: Crasher, fault: str | None
+) -> None:
+    """A run has some fifty points at which its worker can die; dying at each in turn, whatever becomes of the call."""
+    points = await one_run(wheel, crasher, None, fault)
+    crashes = without_repeated_looks(points)
     assert len(crashes) >= 30
     for at in crashes:
-        await one_run(wheel, crasher, at)
+        await one_run(wheel, crasher, at, fault)
