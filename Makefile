@@ -6,7 +6,7 @@ STAMP := .venv/.installed
 # Test processes side by side; each has servers of its own.
 JOBS ?= 2
 
-.PHONY: help setup check test test-arq demo fuzz chaos peers format clean
+.PHONY: help setup check test test-arq test-aimock demo fuzz chaos peers format clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ fuzz: $(STAMP) ## Hold the HTTP API against its OpenAPI document, for about ten 
 
 chaos: $(STAMP) ## The long kills, cuts and floods.
 	$(BIN)/pytest -q -m chaos --timeout 1800
+
+test-aimock: $(STAMP) ## The training loop against another's trainer; needs Node.
+	@sh scripts/aimock.sh
 
 peers: ## Make the venvs of the peers that the benchmarks compare with.
 	@sh scripts/peers.sh "$(PYTHON)"

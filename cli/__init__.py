@@ -16,6 +16,8 @@ dead_stores  those of the ledger and those of the engine, as one listing
 accounts   tenants, keys, usage
 erase      what is to be forgotten
 training   train
+plot       losses as a drawing
+training_compare  train compare: which rung of the ladder pays
 client…    commands that speak HTTP: publish, ask, search, webhooks, collections, datasets, templates, models
 demo/      the whole loop, shown
 """

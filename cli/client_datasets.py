@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
+import orjson
 import typer
 
 from cli.client_http import Api, GatewayRefused, open_api, part
@@ -22,6 +23,14 @@ Approval = Annotated[
 ]
 BaseModel = Annotated[str | None, typer.Option(help="The model that is tuned.")]
 MaxAge = Annotated[float | None, typer.Option(min=0, help="Hours after which waiting examples start a run.")]
+More = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Any further setting as NAME=VALUE: alias, minimum, holdout_minimum, max_failures, margin, epochs,"
+        " screening (quarantine or redact), near_duplicate, key_share, budget_month, collections.",
+    ),
+]
 Cooldown = Annotated[float | None, typer.Option(min=0, help="Seconds between two runs at least.")]
 
 
@@ -47,10 +56,11 @@ def create(
     base_model: BaseModel = None,
     max_age_hours: MaxAge = None,
     cooldown_seconds: Cooldown = None,
+    more: More = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a dataset before its first example."""
-    body = _body(threshold, approval, base_model, max_age_hours, cooldown_seconds)
+    body = _body(threshold, approval, base_model, max_age_hours, cooldown_seconds) | _more(more)
     with open_api(admin=True) as api:
         if _exists(api, name):
             raise BadInput(
@@ -68,10 +78,11 @@ def change(
     base_model: BaseModel = None,
     max_age_hours: MaxAge = None,
     cooldown_seconds: Cooldown = None,
+    more: More = None,
     as_json: AsJson = False,
 ) -> None:
     """Change a dataset's settings; its threshold is looked at anew."""
-    body = _body(threshold, approval, base_model, max_age_hours, cooldown_seconds)
+    body = _body(threshold, approval, base_model, max_age_hours, cooldown_seconds) | _more(more)
     if not body:
         raise BadInput("nothing is to be set", field="options", fix="give --threshold, --approval, …")
     with open_api(admin=True) as api:
@@ -94,6 +105,20 @@ def _body(
         "cooldown_seconds": cooldown_seconds,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _more(given: list[str] | None) -> dict[str, Any]:
+    """Settings given as NAME=VALUE; a value is JSON, or else a word. The gateway knows which names there are."""
+    found: dict[str, Any] = {}
+    for one in given or []:
+        name, equals, text = one.partition("=")
+        if not equals or not name:
+            raise BadInput(f"{one[:100]!r} is not NAME=VALUE", field="--set", fix="give --set margin=0.02")
+        try:
+            found[name] = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            found[name] = text
+    return found
 
 
 def _exists(api: Api, name: str) -> bool:

@@ -6,14 +6,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID, uuid4
 
 import typer
 
 from cli.operate import open_client
+from cli.plot import loss_svg
 from cli.run import owner_database, run_async, serving_settings
 from cli.show import AsJson, print_fields, print_json, print_rows, spark
+from cli.training_compare import compare
 
 if TYPE_CHECKING:
     from infra.bus import Bus
@@ -66,7 +69,13 @@ def status(
 
 
 @train_app.command("show")
-def show(run_id: UUID, tenant: Tenant = DEV, *, as_json: AsJson = False) -> None:
+def show(
+    run_id: UUID,
+    tenant: Tenant = DEV,
+    *,
+    svg: Annotated[Path | None, typer.Option(help="Write the plot of its losses to this file.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show a run: its losses, its evaluation and its timeline."""
 
     async def find() -> dict[str, Any]:
@@ -76,6 +85,9 @@ def show(run_id: UUID, tenant: Tenant = DEV, *, as_json: AsJson = False) -> None
             return asdict(await show_run(database, tenant, run_id))
 
     story = run_async(find())
+    if svg is not None:
+        title = f"{story['run']['dataset']} {story['run']['run_id']}"
+        svg.write_text(loss_svg(story["losses"], title), encoding="utf-8")
     if as_json:
         print_json(story)
         return
@@ -210,20 +222,38 @@ def rollback(
 
 @train_app.command("export")
 def export(
-    run_id: UUID,
+    run_id: Annotated[UUID | None, typer.Argument(help="The run; none exports free examples.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Export this dataset's free examples.")] = None,
     split: Annotated[Split, typer.Option(help="Which examples.")] = Split.TRAIN,
     tenant: Tenant = DEV,
+    *,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="What each line goes back to: answer, question, documents.")
+    ] = False,
 ) -> None:
-    """Write the examples of a run as JSONL, byte for byte as the trainer got them."""
+    """Write examples as JSONL, byte for byte as the trainer got them, or their lineage, line by line."""
+    from schemas.errors import BadInput
+
+    if (run_id is None) == (dataset is None):
+        raise BadInput(
+            "give a run or a dataset", field="RUN_ID", fix="penstock train export RUN, or --dataset D"
+        )
 
     async def act() -> None:
-        from infra.training_runs import export_run
+        from infra.training_runs import export_free, export_run
 
         async with owner_database() as database:
-            async for line in export_run(database, tenant, run_id, split.value):
+            if run_id is not None:
+                lines = export_run(database, tenant, run_id, split.value, lineage=lineage)
+            else:
+                lines = export_free(database, tenant, str(dataset), split.value, lineage=lineage)
+            async for line in lines:
                 typer.echo(line.rstrip(b"\n"))
 
     run_async(act())
+
+
+train_app.command("compare")(compare)
 
 
 def add_to(app: typer.Typer) -> None:

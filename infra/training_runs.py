@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from infra.database import Database, queries
 from infra.trainer import training_line
 from infra.training_store import MOST
 from schemas.errors import Conflict, NotFound
+
+Split: TypeAlias = Literal["train", "validation", "holdout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +145,34 @@ async def _ask(
 
 
 async def export_run(
-    database: Database, tenant_id: str, run_id: UUID, split: Literal["train", "validation", "holdout"]
+    database: Database, tenant_id: str, run_id: UUID, split: Split, *, lineage: bool = False
 ) -> AsyncIterator[bytes]:
-    """The lines of one split of a run, byte for byte as the trainer got them."""
+    """The lines of one split of a run, byte for byte as the trainer got them; or what each goes back to."""
+    sql = queries("training_store")
     async with database.transaction(tenant_id, readonly=True) as connection:
-        rows = await connection.fetch(queries("training_store").run_messages, tenant_id, run_id, split)
+        rows = await connection.fetch(
+            sql.run_lineage if lineage else sql.run_messages, tenant_id, run_id, split
+        )
     for row in rows:
-        yield training_line(row["messages"])
+        yield _lineage_line(row) if lineage else training_line(row["messages"])
+
+
+async def export_free(
+    database: Database, tenant_id: str, dataset: str, split: Split, *, lineage: bool = False
+) -> AsyncIterator[bytes]:
+    """The lines of a dataset's free examples, in the order in which a run would have them; or what each goes back to."""
+    sql = queries("training_store")
+    async with database.transaction(tenant_id, readonly=True) as connection:
+        rows = await connection.fetch(
+            sql.free_lineage if lineage else sql.free_messages, tenant_id, dataset, split
+        )
+    for row in rows:
+        yield _lineage_line(row) if lineage else training_line(row["messages"])
+
+
+def _lineage_line(row: asyncpg.Record) -> bytes:
+    """One line of lineage, the same bytes whenever it is written: example, answer, question, documents."""
+    return orjson.dumps(dict(row), default=str, option=orjson.OPT_SORT_KEYS) + b"\n"
 
 
 def _run_view(row: asyncpg.Record) -> RunView:

@@ -26,5 +26,6 @@ grading       what an answer is worth
 verdict       the bootstrap, and whether to promote
 keeper        models while they serve: rolled back when they fail, announced before they end
 finish        promotion and rejection
+ladder        template, few-shot, retrieval and tuned on one holdout
 ending        a run's end: examples used or free again, files and jobs cleaned up
 """

@@ -353,3 +353,23 @@ ON CONFLICT DO NOTHING
 -- name: set_model
 -- A checkpoint of the run is better than the model at its end.
 UPDATE training_runs SET model = $3 WHERE tenant_id = $1 AND run_id = $2
+
+-- name: ladder
+-- What a dataset's ladder is made of: its base model, and the model that its alias means now.
+SELECT d.base_model, d.collections, d.margin, a.model
+FROM datasets d LEFT JOIN model_aliases a ON a.tenant_id = d.tenant_id AND a.alias = d.alias
+WHERE d.tenant_id = $1 AND d.dataset = $2
+
+-- name: held_out
+-- Held-out examples of a dataset, in an order that has nothing to do with their age.
+SELECT example_id, messages FROM examples
+WHERE tenant_id = $1 AND dataset = $2 AND split = 'holdout' AND status IN ('free', 'reserved', 'used')
+ORDER BY prompt_sha256, example_id LIMIT $3
+
+-- name: nearest_train
+-- The examples of the train split whose prompts are nearest, nearest first; never one that is held out.
+SELECT e.messages
+FROM example_vectors v JOIN examples e ON e.tenant_id = v.tenant_id AND e.example_id = v.example_id
+WHERE v.tenant_id = $1 AND v.dataset = $2 AND v.model = $3
+  AND e.split = 'train' AND e.status IN ('free', 'reserved', 'used')
+ORDER BY v.near <#> $4 LIMIT $5

@@ -88,6 +88,25 @@ SELECT e.messages FROM run_examples r JOIN examples e USING (tenant_id, example_
 WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.split = $3
 ORDER BY e.example_id
 
+-- name: run_lineage
+-- What the examples of one split of a run go back to, in the order of its file.
+SELECT e.example_id, r.split, encode(e.content_sha256, 'hex') AS content_sha256, e.source, e.event_id, e.query_id,
+       e.recorded_at, e.lineage
+FROM run_examples r JOIN examples e USING (tenant_id, example_id)
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND r.split = $3
+ORDER BY e.example_id
+
+-- name: free_messages
+-- The free examples of one split of a dataset.
+SELECT messages FROM examples
+WHERE tenant_id = $1 AND dataset = $2 AND split = $3 AND status = 'free' ORDER BY example_id
+
+-- name: free_lineage
+-- What the free examples of one split of a dataset go back to, in the order of their file.
+SELECT example_id, split, encode(content_sha256, 'hex') AS content_sha256, source, event_id, query_id, recorded_at, lineage
+FROM examples
+WHERE tenant_id = $1 AND dataset = $2 AND split = $3 AND status = 'free' ORDER BY example_id
+
 -- name: models
 -- Tuned models with the aliases that point to them.
 SELECT m.model, m.base_model, m.dataset, m.run_id, m.shutdown_date, m.created_at, m.tainted_at,

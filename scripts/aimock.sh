@@ -1,0 +1,11 @@
+#!/bin/sh
+# Runs the training loop against a trainer that we did not write: the npm package @copilotkit/aimock (MIT, no dependencies).
+set -eu
+cd "$(dirname "$0")/.."
+if ! command -v node >/dev/null 2>&1 || ! command -v npm >/dev/null 2>&1; then
+  echo "test-aimock: skipped, because there is no Node here"
+  exit 0
+fi
+mkdir -p .peers/aimock
+npm install --prefix .peers/aimock --no-audit --no-fund --ignore-scripts --no-save --loglevel=error "@copilotkit/aimock@1.43.0"
+exec .venv/bin/pytest -q tests/workers/train/test_aimock.py
