@@ -75,6 +75,8 @@ async def prepare(wing: Wing, run: Run) -> Outcome:
     """
     async with wing.resources.database.transaction(run.tenant_id) as connection:
         dataset = await lock_dataset(connection, run.tenant_id, run.dataset)
+        # A run may have waited long for its money: nothing is trained on that was withdrawn meanwhile.
+        await connection.execute(queries("train").drop_withdrawn, run.tenant_id, run.run_id)
         counts = await connection.fetch(queries("train").run_counts, run.tenant_id, run.run_id)
         train = await build_file(connection, run, "train")
         validation = await build_file(connection, run, "validation")
@@ -112,14 +114,17 @@ async def upload(wing: Wing, run: Run) -> Outcome:
     """``uploading``: bring the files to the provider, or find them there.
 
     Raises:
-        Conflict: an example of the run was erased meanwhile.
+        Conflict: an example of the run was erased or withdrawn meanwhile.
         PenstockError: see `infra.trainer`.
     """
     async with wing.resources.database.transaction(run.tenant_id, readonly=True) as connection:
         train = await build_file(connection, run, "train")
         validation = await build_file(connection, run, "validation")
-    if train.examples != run.train_examples:
-        raise Conflict("examples of the run were erased while it was being prepared", fix="start it again")
+        withdrawn = await connection.fetchval(queries("train").withdrawn, run.tenant_id, run.run_id)
+    if withdrawn or train.examples != run.train_examples:
+        raise Conflict(
+            "examples of the run were taken back while it was being prepared", fix="start it again"
+        )
     train_file = await wing.trainer.upload(train.name(run, "train"), train.content)
     validation_file = None
     if validation.examples:

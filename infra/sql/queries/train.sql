@@ -123,6 +123,17 @@ WHERE tenant_id = $1 AND dataset = $2
   AND (status = 'used' OR (status = 'free' AND $4) OR (status = 'reserved' AND run_id = $3))
 ON CONFLICT DO NOTHING
 
+-- name: drop_withdrawn
+-- Takes out of a run what was withdrawn or kept apart since it began.
+DELETE FROM run_examples r USING examples e
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND e.tenant_id = r.tenant_id AND e.example_id = r.example_id
+  AND e.status IN ('withdrawn', 'quarantined')
+
+-- name: withdrawn
+-- How many examples of a run were withdrawn or kept apart since it was prepared.
+SELECT count(*) FROM run_examples r JOIN examples e USING (tenant_id, example_id)
+WHERE r.tenant_id = $1 AND r.run_id = $2 AND e.status IN ('withdrawn', 'quarantined')
+
 -- name: train_tokens
 -- Tokens of the examples that a run trains on, in one epoch.
 SELECT coalesce(sum(e.tokens), 0)::bigint FROM run_examples r JOIN examples e USING (tenant_id, example_id)

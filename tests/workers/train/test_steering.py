@@ -9,8 +9,9 @@ import pytest
 from infra.database import queries
 from infra.model_aliases import list_aliases
 from infra.prices import ModelPrice
-from infra.trainer import Trainer
-from infra.training_runs import cancel_run, pause_run, resume_run
+from infra.trainer import Trainer, training_line
+from infra.training_runs import cancel_run, export_run, pause_run, resume_run
+from infra.training_store import review
 from schemas.envelope import parse_event
 from tests.workers.train.conftest import Wheel
 from tests.workers.train.lessons import lessons
@@ -174,6 +175,27 @@ async def test_a_trainer_that_cannot_hold_a_job_is_not_asked_again(wheel: Wheel)
     story = await wheel.finish()
     assert "promoted" == story.run.status
     assert "pause_refused" in [line["what"] for line in story.history]
+
+
+async def test_what_is_withdrawn_before_the_files_are_made_is_not_trained_on(wheel: Wheel) -> None:
+    """Taken back while the run waits: its file goes without it. Taken back afterwards: the run is not submitted."""
+    await wheel.dataset(**SMALL)
+    await wheel.record(lessons(60))
+    await wheel.until("preparing")
+    [one, other] = await wheel.drive.rows(
+        "SELECT example_id, messages FROM examples WHERE tenant_id = $1 AND split = 'train' ORDER BY example_id LIMIT 2",
+        wheel.tenant,
+    )
+    await review(wheel.gateway, wheel.tenant, "faq", [one["example_id"]], "withdraw", actor="test")
+    run = (await wheel.until("uploading")).run
+    lines = [line async for line in export_run(wheel.gateway, wheel.tenant, run.run_id, "train")]
+    assert run.train_examples == len(lines)
+    assert training_line(one["messages"]) not in lines
+    assert training_line(other["messages"]) in lines
+    await review(wheel.gateway, wheel.tenant, "faq", [other["example_id"]], "withdraw", actor="test")
+    story = await wheel.finish()
+    assert ("failed", "conflict") == (story.run.status, story.run.error["code"])  # type: ignore[index]
+    assert 0 == await wheel.faults.requests("jobs.create")
 
 
 async def at_verdict(wheel: Wheel) -> tuple[UUID, Later]:
