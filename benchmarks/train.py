@@ -52,7 +52,7 @@ async def main() -> int:
 
 
 async def crashes(town: Town, context: ForkServerContext, *, quick: bool) -> list[Bar]:
-    """Die at every point: without a fault at each, with each fault at those around the paid call, or at all of them."""
+    """Die at every point: without a fault at each, with each fault around the paid call, or at all of them."""
     began = time.monotonic()
     died, jobs, ended = 0, [], []
     points: list[str] = []
@@ -74,7 +74,8 @@ async def crashes(town: Town, context: ForkServerContext, *, quick: bool) -> lis
         seen = await points_of(town, context, fault)
         places = without_repeated_looks(seen)
         if fault is not None and quick:
-            places = [at for at in places if seen.index("after upload") <= at <= seen.index("before job")]
+            paid = seen.index("before create_job")
+            places = [at for at in places if paid - 1 <= at <= paid + 3]
         points += [f"{fault}:{at}" for at in places]
         # A fault hits the next call of anybody, so those with one go one by one.
         if fault is None:
