@@ -92,7 +92,7 @@ async def fill(owner_url: str, shelf: Shelf) -> None:
         f"INSERT INTO chunks ({', '.join(_CHUNKS)}) SELECT {', '.join(_CHUNKS[:-1])},"  # noqa: S608 - constants
         " to_tsvector('english', text) FROM loaded"
     )
-    await connection.execute(f"DROP INDEX vectors_{space}_hnsw")
+    await connection.execute(f"DROP INDEX IF EXISTS vectors_{space}_hnsw")
     wires = to_wire(shelf.vectors)
     await connection.copy_records_to_table(
         f"vectors_{space}",

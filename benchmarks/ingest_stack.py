@@ -175,6 +175,13 @@ class Stack:
             ]
             await self.bus.publish(tenant, events)
 
+    @staticmethod
+    def small(count: int) -> list[Document]:
+        """Documents of one chunk each, all different."""
+        return [
+            Document(f"s{at}", f"Page {at} of a book that nobody has written.", ("",)) for at in range(count)
+        ]
+
     async def settle(self, tenant: str) -> None:
         """Wait until all of a tenant's events are done."""
         async with asyncio.timeout(PATIENCE):

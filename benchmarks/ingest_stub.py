@@ -34,13 +34,14 @@ class Shelf:
             rows = held["vectors"].astype("<f4")
             texts: list[str] = orjson.loads(held["texts"].tobytes())
         self._rows = rows
-        self._at = {text: at for at, text in enumerate(texts)}
+        # LlamaIndex sends a text on one line.
+        self._at = {text.replace("\n", " "): at for at, text in enumerate(texts)}
         self._base64 = [b'"' + base64.b64encode(row.tobytes()) + b'"' for row in rows]
         self._float: dict[int, bytes] = {}
 
     def find(self, text: str, *, as_float: bool) -> bytes:
         """The vector of a text as JSON; a text that nobody prepared gets one of the others."""
-        at = self._at.get(text)
+        at = self._at.get(text.replace("\n", " "))
         if at is None:
             at = crc32(text.encode()) % len(self._base64)
         if not as_float:

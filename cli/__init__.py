@@ -10,6 +10,8 @@ local      up, down
 doctor     what is used, and what to change
 operate    status, events
 queues     list, pause, resume, drain, rebuild
+reembed    a collection to another embedding model
+spaces     embedding spaces and their vector indexes
 governor   the pace of calls to the model API
 dead       dead letters
 dead_stores  those of the ledger and those of the engine, as one listing

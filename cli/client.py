@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import client_ask, client_datasets, client_publish, client_settings, client_webhooks
+from cli import client_ask, client_datasets, client_publish, client_settings, client_webhooks, reembed
 
 PANEL = "Use (HTTP)"
 
@@ -15,6 +15,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("ask", rich_help_panel=PANEL)(client_ask.ask)
     app.command("search", rich_help_panel=PANEL)(client_ask.search)
     app.add_typer(client_webhooks.app, name="webhooks", rich_help_panel=PANEL)
+    client_settings.collections_app.command("reembed")(reembed.reembed)
     app.add_typer(client_settings.collections_app, name="collections", rich_help_panel=PANEL)
     app.add_typer(client_datasets.app, name="datasets", rich_help_panel=PANEL)
     app.add_typer(client_settings.templates_app, name="templates", rich_help_panel=PANEL)

@@ -18,6 +18,7 @@ from cli import (
     operate,
     queues,
     serve,
+    spaces,
     training,
 )
 from cli.demo import command as demo
@@ -42,6 +43,7 @@ client.add_to(app)
 operate.add_to(app)
 queues.add_to(app)
 governor.add_to(app)
+spaces.add_to(app)
 dead.add_to(app)
 training.add_to(app)
 accounts.add_to(app)

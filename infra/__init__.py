@@ -30,6 +30,10 @@ training_trigger  counts examples, fires a dataset's threshold once
 response_schema the JSON schema of an answer that is not plain text
 retrieval       passages for a question, in one round trip
 vectors         embeddings as pgvector's wire bytes
+index_policy    when a vector index is built, put off or dropped
+recall          what a vector index finds, held against an exact search
+reembed         stored chunks to another embedding model
+spaces          embedding spaces and their vector indexes
 egress          the one guarded door to addresses that a tenant supplies
 secretbox       secrets at rest
 signing_secrets the whsec_ secrets of webhook endpoints: made, sealed, rotated, opened

@@ -13,11 +13,15 @@ from typing import Any
 
 import structlog
 
+from infra import spaces
 from infra.database import Connection, Database, queries
+from infra.index_policy import Action
 from schemas.errors import PenstockError
 from schemas.ids import uuid7_floor
 
 PARTITIONED = ("events", "delivery_attempts")
+LOOK = 60.0
+"""Seconds between two looks at the vector indexes."""
 LOCK = 0x6D61696E7461696E  # "maintain"
 _log = structlog.get_logger("penstock.maintain")
 
@@ -32,6 +36,7 @@ class Retention:
     answers: int = 90
     answer_cache: int = 7
     embedding_cache: int = 30
+    recall_samples: int = 7
     event_keys: int = 400
     replies: int = 2
 
@@ -51,13 +56,17 @@ class Maintainer:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
+        due = loop.time()
         while not stop.is_set():
             try:
                 async with Database.open(
                     self._url, role=None, size=1, application="penstock maintain"
                 ) as database:
-                    await self.round(database)
-                wait = self._every
+                    if loop.time() >= due:
+                        await self.round(database)
+                        due = loop.time() + self._every
+                    await self.tend(database)
+                wait = min(self._every, LOOK)
             except PenstockError as error:
                 if once:
                     raise
@@ -95,6 +104,18 @@ class Maintainer:
         _log.info("maintain.round", **done)
         return done
 
+    @staticmethod
+    async def tend(database: Database) -> dict[int, Action]:
+        """Build and drop vector indexes; nothing when another maintainer is at work."""
+        async with database.connection() as connection:
+            sql = queries("maintain")
+            if not await connection.fetchval(sql.try_lock, LOCK):
+                return {}
+            try:
+                return await spaces.tend(connection)
+            finally:
+                await connection.execute(sql.unlock, LOCK)
+
     def _prunes(self) -> list[tuple[str, str, int]]:
         """What is deleted row by row, the statement, and after how many days."""
         sql, kept = queries("maintain"), self._retention
@@ -104,6 +125,7 @@ class Maintainer:
             ("answer_cache", sql.prune_answer_cache, kept.answer_cache),
             ("deliveries", sql.prune_deliveries, kept.deliveries),
             ("embedding_cache", sql.prune_embedding_cache, kept.embedding_cache),
+            ("recall_samples", sql.prune_recall, kept.recall_samples),
             ("replies", sql.prune_replies, kept.replies),
         ]
 

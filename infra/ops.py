@@ -174,7 +174,19 @@ async def _queue_metrics(port: OpsPort) -> bytes:
             ]
         lines += _type_metrics(found)
         lines += _governor_metrics(await governor.insight(port.redis))
+        lines += await _recall_metrics(port.database)
     return ("\n".join(lines) + "\n").encode() if lines else b""
+
+
+async def _recall_metrics(database: Database) -> list[str]:
+    """What searches through vector indexes found of the exact result, over the last day's samples."""
+    async with database.connection() as connection:
+        rows = await connection.fetch(queries("ops").recall)
+    lines: list[str] = []
+    for name in ("recall", "samples"):
+        lines.append(f"# TYPE penstock_search_{name} gauge")
+        lines += [f'penstock_search_{name}{{space="{row["space_id"]}"}} {row[name]:g}' for row in rows]
+    return lines
 
 
 def _type_metrics(found: Sequence[QueueInsight]) -> list[str]:

@@ -21,6 +21,7 @@ from infra.budget import Budget
 from infra.database import Database, queries
 from infra.filters import compile_filter
 from infra.llm import ModelApi
+from infra.recall import RecallCheck
 from schemas.errors import BadInput, CallFailed, NotFound, Unavailable
 from schemas.inbound import MAX_QUESTION, MAX_TOP_K
 from schemas.values import no_nul
@@ -161,6 +162,10 @@ class Retriever:
     database: Database
     models: ModelApi
     budget: Budget
+    recall: RecallCheck = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recall", RecallCheck(self.database))
 
     async def look_up(self, tenant_id: str, names: Sequence[str]) -> list[Collection]:
         """Collections by name.
@@ -201,18 +206,11 @@ class Retriever:
             if mode != "text":
                 vector, tokens = await self._embed(tenant_id, question, model, dimensions)
             embedded = time.monotonic()
+            arguments = (names, space_id, vector, question, mode, top_k, condition, around)
             async with self.database.transaction(tenant_id, readonly=True) as connection:
-                rows = await connection.fetch(
-                    queries("retrieval").search,
-                    names,
-                    space_id,
-                    vector,
-                    question,
-                    mode,
-                    top_k,
-                    condition,
-                    around,
-                )
+                rows = await connection.fetch(queries("retrieval").search, *arguments)
+            if vector is not None:
+                self.recall.sample(tenant_id, names, space_id, vector)
             timings = {
                 "embed": (embedded - started) * 1000,
                 "search": (time.monotonic() - embedded) * 1000,

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
 
+from infra import recall
 from infra.budget import Budget
 from infra.database import Database
 from infra.filters import compile_filter
@@ -13,6 +15,7 @@ from infra.llm import ModelApi
 from infra.local.model.server import ModelServer
 from infra.prices import load_prices
 from infra.retrieval import Retriever
+from infra.spaces import build_index
 from infra.vectors import to_wire
 from tests.conftest import NewTenant
 from tests.infra.library import MODEL, Library
@@ -57,6 +60,7 @@ async def shelves(
         await big.put({f"d{n}": [text] for n, text in enumerate(texts)}, metadata=metadata)
         await small.put({f"s{n}": [text] for n, text in enumerate(texts[7 :: BIG // SMALL])})
         async with owner_database.connection() as connection:
+            await build_index(connection, await space(connection, big.tenant))
             await connection.execute("ANALYZE chunks, documents")
             await connection.execute(f"ANALYZE vectors_{await space(connection, big.tenant)}")
         yield big, small
@@ -140,3 +144,23 @@ async def scans(connection: Any, number: int) -> dict[str, int]:
         ["chunks", "documents", f"vectors_{number}"],
     )
     return {row["relname"]: row["seq_scan"] for row in rows}
+
+
+async def test_what_an_index_finds_is_checked_on_live_queries(
+    shelves: tuple[Library, Library], system_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sampled query is searched exactly too, beside the caller; the share that the index found becomes a metric."""
+    monkeypatch.setattr(recall, "SHARE", 1.0)
+    big, _ = shelves
+    await big.find(QUESTIONS[0], mode="vector")
+    async with asyncio.timeout(60):
+        while True:
+            async with system_database.connection() as connection:
+                rows = await connection.fetch("SELECT * FROM system_recall()")
+            if rows:
+                break
+            await asyncio.sleep(0.02)
+    [row] = rows
+    async with big.owner.connection() as connection:
+        assert await space(connection, big.tenant) == row["space_id"]
+    assert 0.9 <= row["recall"] <= 1.0

@@ -7,8 +7,9 @@ embedded, and kept in the cache at once: whatever happens to the job afterwards,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import structlog
 
@@ -25,6 +26,8 @@ from workers.ingest.version import Space
 MOST_TEXTS = 2048
 MOST_TOKENS = 200_000
 """Estimated; the provider takes 300,000 real ones, and an estimate may be too low by a third for prose."""
+LIGHTEST = -(-MOST_TOKENS // MOST_TEXTS)
+"""A text weighs at least so much, so that one sum keeps both limits of a request."""
 _DEADLINE = 0.005
 _REQUESTS = 4
 _AWAY = 5.0
@@ -93,7 +96,7 @@ class Embedder:
             weight_limit=10_000,
             parallel=2,
         )
-        self._spaces: dict[Space, Coalescer[Text, Vector]] = {}
+        self._spaces: dict[Space, Coalescer[Sequence[Text], Sequence[Outcome[Vector]]]] = {}
 
     async def embed(self, tenant_id: str, space: Space, chunks: Sequence[Chunk]) -> Embedded:
         """Find or make the vectors of chunks.
@@ -125,12 +128,16 @@ class Embedder:
         estimated = sum(text.tokens for text in texts)
         reservation = await self._budget.reserve(tenant_id, "embed", space.model, estimated)
         coalescer = self._coalescer(space)
+        parts = list(_parts(texts))
         try:
-            results = await asyncio.gather(*map(coalescer, texts), return_exceptions=True)
+            found = await asyncio.gather(*map(coalescer, parts), return_exceptions=True)
         except asyncio.CancelledError:
             # The request goes on for the other jobs, and may be paid for.
             await self._budget.waste(reservation)
             raise
+        results: list[Vector | BaseException] = []
+        for part, outcomes in zip(parts, found, strict=True):
+            results += [outcomes] * len(part) if isinstance(outcomes, BaseException) else outcomes
         await self._book(reservation, texts, results)
         wires: dict[bytes, bytes] = {}
         for text, result in zip(texts, results, strict=True):
@@ -162,23 +169,25 @@ class Embedder:
         else:
             await self._budget.release(reservation)
 
-    def _coalescer(self, space: Space) -> Coalescer[Text, Vector]:
+    def _coalescer(self, space: Space) -> Coalescer[Sequence[Text], Sequence[Outcome[Vector]]]:
         if space not in self._spaces:
 
-            async def flush(texts: Sequence[Text]) -> Sequence[Vector | BaseException]:
-                return await self._request(space, texts)
+            async def flush(parts: Sequence[Sequence[Text]]) -> list[Sequence[Outcome[Vector]]]:
+                outcomes = await self._request(space, [text for part in parts for text in part])
+                ends = list(accumulate(map(len, parts)))
+                return [outcomes[end - len(part) : end] for end, part in zip(ends, parts, strict=True)]
 
             self._spaces[space] = Coalescer(
                 flush,
                 limit=MOST_TEXTS,
-                weight=lambda text: text.tokens,
+                weight=lambda part: sum(map(_weight, part)),
                 weight_limit=MOST_TOKENS,
                 linger=_DEADLINE,
                 parallel=_REQUESTS,
             )
         return self._spaces[space]
 
-    async def _request(self, space: Space, texts: Sequence[Text]) -> Sequence[Outcome[Vector]]:
+    async def _request(self, space: Space, texts: Sequence[Text]) -> list[Outcome[Vector]]:
         """One packed request, divided only when the provider refuses some of its texts."""
 
         async def once(part: Sequence[Text]) -> Sequence[Vector]:
@@ -238,6 +247,24 @@ class Embedder:
             }
             for one in wanted
         ]
+
+
+def _weight(text: Text) -> int:
+    return max(text.tokens, LIGHTEST)
+
+
+def _parts(texts: Sequence[Text]) -> Iterator[list[Text]]:
+    """A document's texts in parts that fit a request each; nearly always one."""
+    part: list[Text] = []
+    total = 0
+    for text in texts:
+        total += _weight(text)
+        if part and total > MOST_TOKENS:
+            yield part
+            part, total = [], _weight(text)
+        part.append(text)
+    if part:
+        yield part
 
 
 def _classified(error: BaseException) -> BaseException:

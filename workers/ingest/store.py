@@ -15,7 +15,7 @@ from workers.ingest.diff import Stored
 from workers.ingest.version import Known, Place, Space
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Key:
     """Names a document. Ordered, as rows are always taken in order."""
 

@@ -67,6 +67,9 @@ async def write(connection: Connection, plans: Sequence[Plan]) -> list[list[Publ
     """
     newest = _newest(plans)
     written = list(newest.values())
+    # A statement of its own: the next one then sees which space a collection is in, until the end of the transaction.
+    homes = sorted({_home(plan)[:2] for plan in written})
+    await connection.execute(queries("ingest").enter_collections, *_columns(homes))
     await _settle(connection, written)
     await _write_chunks(connection, written)
     _log.debug(

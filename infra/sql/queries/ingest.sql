@@ -29,6 +29,11 @@ FROM unnest($1::text[], $2::int[], $3::bytea[], $4::bytea[]) AS w (tenant_id, sp
 ORDER BY tenant_id, space_id, sha256
 ON CONFLICT (tenant_id, space_id, sha256) DO NOTHING
 
+-- name: enter_collections
+-- Writers of a collection go in side by side, but not while it is switched to another embedding space; in order.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('penstock.collection.' || w.tenant_id || '.' || w.collection_id, 0))
+FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::bigint[]) AS u (tenant_id, collection_id) ORDER BY 1, 2) w
+
 -- name: create_documents
 -- First versions of documents; no row where somebody else was first, or the collection's space has changed.
 INSERT INTO documents (

@@ -55,3 +55,7 @@ WITH gone AS (
 )
 DELETE FROM event_keys k USING gone
 WHERE k.tenant_id = gone.tenant_id AND k.source = 'penstock:gateway/requests' AND k.event_id = gone.event_id
+
+-- name: prune_recall
+-- Samples of recall older than so many days.
+DELETE FROM recall_samples WHERE taken_at < now() - $1::int * interval '1 day'

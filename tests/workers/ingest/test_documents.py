@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 from pydoc_data.topics import topics
 
+import structlog.testing
+
 from infra.local.model.faults_client import Faults
 from tests.conftest import NewTenant
 from tests.workers.ingest.shelf import Shelf
@@ -175,3 +177,27 @@ async def test_a_tenant_has_so_many_collections_and_no_more(shelf: Shelf) -> Non
     assert (await shelf.drive.event(event_id))["error"]["code"] == "limit_reached"
     assert [said["error"]["code"] for said in await shelf.said("failed")] == ["limit_reached"]
     assert await shelf.status(await shelf.put("more")) == "done"
+
+
+async def test_documents_that_are_ready_together_are_written_together(shelf: Shelf) -> None:
+    """Forty new documents, then forty changed and deleted ones, need no group to be taken apart."""
+    with structlog.testing.capture_logs() as logs:
+        for text in ("first", "second", None):
+            for number in range(40):
+                await shelf.publish(None if text is None else f"the {text} text of {number}", f"d{number}")
+            await shelf.drive.settle(shelf.tenant)
+    assert [] == [line for line in logs if line["event"] == "commit.group_split"]
+    assert {"purged"} == {(await shelf.row(f"d{number}"))["status"] for number in range(40)}
+    await shelf.check()
+
+
+async def test_of_two_versions_that_are_written_together_the_newer_is_served(shelf: Shelf) -> None:
+    """The older one is superseded without ever having been served, and the group is not taken apart."""
+    with structlog.testing.capture_logs() as logs:
+        for number in (2, 1, 3):
+            await shelf.publish(f"version {number}", sequence=number)
+        await shelf.drive.settle(shelf.tenant)
+    assert [] == [line for line in logs if line["event"] == "commit.group_split"]
+    assert ["version 3"] == await shelf.texts()
+    assert [3, 3] == [said["by_sequence"] for said in await shelf.said("superseded")]
+    assert 1 == len(await shelf.said("indexed"))

@@ -1,0 +1,73 @@
+"""Embedding spaces pass through here to whoever tends their vector indexes: `penstock maintain`, and an operator."""
+
+from __future__ import annotations
+
+import structlog
+
+from infra import index_policy
+from infra.database import Connection, queries
+from infra.index_policy import Action, Policy, Space, decide
+from schemas.errors import NotFound
+
+BUILD_TIMEOUT = 24 * 3600.0
+_log = structlog.get_logger("penstock.spaces")
+
+
+async def list_spaces(connection: Connection) -> list[Space]:
+    """All spaces; as their owner."""
+    rows = await connection.fetch(queries("spaces").spaces, index_policy.FEWEST, index_policy.EXACT_NUMBERS)
+    return [
+        Space(
+            space_id=row["space_id"],
+            model=row["model"],
+            dimensions=row["dimensions"],
+            policy=Policy(row["index_policy"]),
+            rows=row["rows"],
+            present=row["present"],
+            valid=row["valid"],
+        )
+        for row in rows
+    ]
+
+
+async def set_policy(connection: Connection, space_id: int, policy: Policy) -> None:
+    """Say what is wanted of a space's index; `penstock maintain` does it within a minute.
+
+    Raises:
+        NotFound: there is no such space.
+    """
+    if await connection.fetchval(queries("spaces").set_policy, space_id, policy) is None:
+        raise NotFound("there is no such embedding space", field="space")
+
+
+async def build_index(connection: Connection, space_id: int) -> None:
+    """Build a space's vector index while it is written and searched; outside a transaction."""
+    statement: str = await connection.fetchval(queries("spaces").build_index, space_id)
+    await connection.execute(statement, timeout=BUILD_TIMEOUT)
+
+
+async def tend(connection: Connection) -> dict[int, Action]:
+    """Build and drop indexes as the policy says; nobody who writes or searches is held up.
+
+    Args:
+        connection: the owner's, outside a transaction: an index is built CONCURRENTLY.
+
+    Returns:
+        What was done, by space.
+    """
+    sql = queries("spaces")
+    done: dict[int, Action] = {}
+    for space in await list_spaces(connection):
+        action = decide(space)
+        if action is Action.KEEP:
+            continue
+        _log.info("spaces.tending", space=space.space_id, action=action, rows=space.rows)
+        if action in {Action.DROP, Action.REBUILD}:
+            await connection.execute(
+                await connection.fetchval(sql.drop_index, space.space_id), timeout=BUILD_TIMEOUT
+            )
+        if action in {Action.BUILD, Action.REBUILD}:
+            await build_index(connection, space.space_id)
+        done[space.space_id] = action
+        _log.info("spaces.tended", space=space.space_id, action=action)
+    return done

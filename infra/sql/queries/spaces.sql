@@ -1,0 +1,21 @@
+-- name: spaces
+-- Every embedding space with its vectors, counted no further than a cap for one dimension, and its vector index.
+SELECT s.space_id, s.model, s.dimensions, s.index_policy,
+       space_rows(s.space_id, greatest($1::int, $2::int / s.dimensions)) AS rows,
+       i.indexrelid IS NOT NULL AS present, coalesce(i.indisvalid, false) AS valid
+FROM embedding_spaces s
+LEFT JOIN pg_index i ON i.indexrelid = to_regclass('public.vectors_' || s.space_id || '_hnsw')
+ORDER BY s.space_id
+
+-- name: build_index
+-- The statement that builds a space's index while vectors are written and searched.
+SELECT format('CREATE INDEX CONCURRENTLY %I ON public.%I USING hnsw (embedding halfvec_ip_ops)',
+              'vectors_' || $1::int || '_hnsw', 'vectors_' || $1::int)
+
+-- name: drop_index
+-- The statement that removes a space's index without holding up anybody.
+SELECT format('DROP INDEX CONCURRENTLY IF EXISTS public.%I', 'vectors_' || $1::int || '_hnsw')
+
+-- name: set_policy
+-- What is wanted of a space's index from now on.
+UPDATE embedding_spaces SET index_policy = $2 WHERE space_id = $1 RETURNING space_id
