@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.answer_corpus import gather
 from benchmarks.answer_search import askable, measure_quality, measure_recall
-from benchmarks.answer_shelf import COLLECTION, DIMENSIONS, MODEL, TENANT, embed, fill
+from benchmarks.answer_shelf import COLLECTION, DIMENSIONS, MODEL, TENANT, Shelf, embed, fill
 from benchmarks.bars import Bar, arguments, report
 from infra.answer_stream import stream_key
 from infra.bus import Bus, open_redis
@@ -236,8 +236,8 @@ def bare_sample(place: Place, questions: Sequence[str]) -> float:
     return float(done.stdout)
 
 
-async def measure(*, quick: bool) -> list[Bar]:
-    """Prepare the corpus, then take every bar."""
+async def measure(*, quick: bool, only: str | None) -> list[Bar]:
+    """Prepare the corpus, then take every bar, or those of one part."""
     began = time.perf_counter()
     shelf = embed(gather(CHUNKS + 500))
     del shelf.corpus.pieces[CHUNKS:], shelf.ids[CHUNKS:]
@@ -249,27 +249,34 @@ async def measure(*, quick: bool) -> list[Bar]:
             await migrate(servers.database_owner_url, serving_url=servers.database_url)
             await fill(servers.database_owner_url, shelf)
             print(f"indexed after {time.perf_counter() - began:.0f} s", flush=True)
-            return await _bars(Place(servers, port), shelf, quick=quick)
+            return await _bars(Place(servers, port), shelf, quick=quick, only=only)
 
 
-async def _bars(place: Place, shelf: Any, *, quick: bool) -> list[Bar]:
+async def _bars(place: Place, shelf: Shelf, *, quick: bool, only: str | None) -> list[Bar]:
     kept = {piece.document for piece in shelf.corpus.pieces}
     items = [item for item in shelf.corpus.items if item.document in kept]
     asked = askable(shelf, items)
-    async with Database.open(place.servers.database_url, role="penstock_worker", size=2) as database:
-        bars = await measure_recall(database, shelf, items[: 100 if quick else 400])
-        bars += await measure_quality(database, shelf, items[: 250 if quick else 1000])
     seconds, rounds, size = (8, 3, 250) if quick else (20, 5, 500)
     spent = 40 + seconds * RATE
-    bars += await measure_latency(place, asked[:spent], seconds)
-    bars.append(await measure_rate(place, asked[spent : spent + rounds * size], rounds))
+    bars: list[Bar] = []
+    if only in {None, "search"}:
+        async with Database.open(place.servers.database_url, role="penstock_worker", size=2) as database:
+            bars += await measure_recall(database, shelf, items[: 100 if quick else 400])
+            bars += await measure_quality(database, shelf, items[: 250 if quick else 1000])
+    if only in {None, "latency"}:
+        bars += await measure_latency(place, asked[:spent], seconds)
+    if only in {None, "rate"}:
+        bars.append(await measure_rate(place, asked[spent : spent + rounds * size], rounds))
     return bars
 
 
 def main() -> int:
     """Measure and say which bars are kept."""
-    chosen = arguments(__doc__).parse_args()
-    return report("answer", uvloop.run(measure(quick=chosen.quick)), as_json=chosen.json)
+    parser = arguments(__doc__)
+    parser.add_argument("--only", choices=["search", "latency", "rate"], help="the bars of one part")
+    chosen = parser.parse_args()
+    bars = uvloop.run(measure(quick=chosen.quick, only=chosen.only))
+    return report("answer", bars, as_json=chosen.json)
 
 
 if __name__ == "__main__":
