@@ -69,6 +69,7 @@ async def one_run(wheel: Wheel, crasher: Crasher, at: int | None) -> list[str]:
     return list(crasher.seen)
 
 
+@pytest.mark.timeout(900)
 async def test_a_stranger_trains_and_every_crash_leaves_one_job(wheel: Wheel) -> None:
     """Files, job, events and end come from another's server; dying at each point around each call changes nothing."""
     crasher = Crasher()
