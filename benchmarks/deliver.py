@@ -14,6 +14,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import httpx2
 import uvloop
@@ -75,7 +76,7 @@ async def latency(town: Town, seconds: float, rate: int) -> list[float]:
     """Milliseconds from when a result was committed to when its message was received, at a steady rate."""
     paths = [f"/ok/{number}" for number in range(10)]
     await town.endpoints(paths)
-    said: dict[str, float] = {}
+    said: dict[UUID, float] = {}
     async with town.worker():
         await town.fill(paths * 20)
         await town.until(len(paths) * 20)
@@ -83,12 +84,13 @@ async def latency(town: Town, seconds: float, rate: int) -> list[float]:
         tasks = []
         for number in range(int(seconds * rate)):
             await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-            tasks.append(asyncio.create_task(town.say([paths[number % len(paths)]])))
+            tasks.append(asyncio.create_task(town.say(paths[number % len(paths)])))
         for task in tasks:
-            said |= await task
+            event_id, at = await task
+            said[event_id] = at
         await town.until(len(paths) * 20 + len(said))
-    seen = await town.seen()
-    return sorted((seen[message][0] - at) * 1000 for message, at in said.items())
+    seen, messages = await town.seen(), await town.messages(list(said))
+    return sorted((seen[messages[event_id]][0] - at) * 1000 for event_id, at in said.items())
 
 
 async def isolation(town: Town, each: int, *, hanging: bool) -> float:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import psutil
@@ -73,6 +73,7 @@ class Town:
                 "PENSTOCK_SECRET_KEYS": keys,
                 "PENSTOCK_EGRESS_ALLOW": "127.0.0.0/8:*",
                 "PENSTOCK_OPS_PORT": "0",
+                "PENSTOCK_GRACE": "1",
                 "PYTHONPATH": str(ROOT),
             }
             receiver = await held.enter_async_context(_receiver())
@@ -102,19 +103,22 @@ class Town:
         await self.redis.flushall()
         await self.http.get(self.url + "/forget")
 
-    async def say(self, paths: Sequence[str]) -> dict[str, float]:
-        """Write a result for each of these endpoints and push it, as a commit does; returns message → when."""
-        said = [Said(TENANT, Publication("document.purged", content(path), subject=path)) for path in paths]
+    async def say(self, path: str) -> tuple[UUID, float]:
+        """Write a result for an endpoint and push it, as a commit does; returns its `delivery.due` event and when."""
+        said = [Said(TENANT, Publication("document.purged", content(path), subject=path))]
         async with self.database.transaction(TENANT) as connection:
             pushables = await outbox.write(connection, said)
-            rows = await connection.fetch(
-                "SELECT message_id FROM deliveries JOIN events USING (tenant_id) WHERE events.event_id = ANY ($1)"
-                " AND events.data ->> 'delivery_id' = delivery_id::text",
-                [one.event_id for one in pushables],
-            )
         at = time.time()
         await push(self.redis, pushables)
-        return {row["message_id"]: at for row in rows}
+        return pushables[0].event_id, at
+
+    async def messages(self, due: Sequence[UUID]) -> dict[UUID, str]:
+        """The `webhook-id` that each `delivery.due` event sends."""
+        async with self.owner.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT event_id, caused_by FROM events WHERE event_id = ANY ($1)", due
+            )
+        return {row["event_id"]: outbox.message_id(row["caused_by"]) for row in rows}
 
     async def fill(self, paths: Sequence[str]) -> None:
         """Write many results, to be delivered when a worker starts."""

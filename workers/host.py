@@ -158,7 +158,7 @@ async def open_host(
                 redis_settings=RedisSettings.from_dsn(settings.need("REDIS_URL")),
                 job_serializer=wire.dumps,
                 job_deserializer=wire.loads,
-                max_jobs=settings.concurrency,
+                max_jobs=settings.concurrency * pool.width,
                 lease=settings.lease,
                 limits=parse_limits(settings.limits),
                 tally=True,

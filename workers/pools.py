@@ -20,6 +20,8 @@ class Pool:
         isolates: whether a job whose worker died twice runs in a child process. Where jobs take milliseconds and read
             nothing foreign but a reply of bounded size, starting a process for each costs more than it saves: there
             they run one at a time in the worker.
+        width: how many jobs a process holds for each one of `PENSTOCK_CONCURRENCY`. Jobs that mostly wait for others'
+            servers need more: ten receivers that hang must not hold a large share.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Pool:
     module: str
     calls_models: bool
     isolates: bool = True
+    width: int = 1
 
 
 POOLS: Mapping[str, Pool] = {
@@ -35,7 +38,7 @@ POOLS: Mapping[str, Pool] = {
         Pool("ingest", INGEST, "workers.ingest.pool", calls_models=True),
         Pool("answer", ANSWER, "workers.answer.pool", calls_models=True),
         Pool("train", TRAIN, "workers.train.pool", calls_models=True),
-        Pool("deliver", DELIVER, "workers.deliver.pool", calls_models=False, isolates=False),
+        Pool("deliver", DELIVER, "workers.deliver.pool", calls_models=False, isolates=False, width=4),
     )
 }
 

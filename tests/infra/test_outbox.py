@@ -115,6 +115,18 @@ async def test_a_thin_or_large_payload_carries_ids_only(
     assert {"collection": "c", "document_id": "b"} == large["body"]["data"]
 
 
+@pytest.mark.parametrize(
+    ("payload", "whole"), [("auto", [True, False]), ("full", [True, True]), ("thin", [False, False])]
+)
+async def test_the_owner_decides_how_large_a_message_is(
+    owner_database: Database, worker_database: Database, tenant: str, payload: str, whole: list[bool]
+) -> None:
+    """Full is always full, thin always thin; unless told, what is above 20 kB is thin."""
+    await endpoint(owner_database, tenant, payload=payload)
+    got = await say(worker_database, tenant, indexed("a", note="words"), indexed("b", note="x" * 30_000))
+    assert whole == ["note" in one["body"]["data"] for one in got]
+
+
 async def test_a_callback_goes_to_the_endpoint_whose_prefix_covers_it(
     owner_database: Database, worker_database: Database, tenant: str
 ) -> None:

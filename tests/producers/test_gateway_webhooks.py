@@ -184,6 +184,14 @@ async def test_a_callback_needs_a_registered_prefix(client: Client) -> None:
     [refused] = await client.publish(cloud_event("query.received", data))
     assert (refused["status"], refused["error"]["code"]) == ("rejected", "blocked_target")
     assert "--callback-prefix" in refused["error"]["fix"]
+    await client.call("PUT", "/v1/collections/books", json={})
+    asked = await client.call(
+        "POST",
+        "/v1/collections/books/queries",
+        json={"question": "Why?", "callback_url": data["callback_url"]},
+    )
+    assert (asked.status_code, asked.json()["code"]) == (422, "blocked_target")
+    assert "penstock webhooks add --callback-prefix" in asked.json()["fix"]
     prefix = {"url": "https://app.example/answers", "callback_prefix": True}
     await client.call("POST", "/v1/webhooks", json=prefix)
     evil = {**data, "callback_url": "https://app.example.evil.example/answers/7"}

@@ -18,7 +18,7 @@ from uuid import UUID
 from workers.deliver.breaker import Breaker, is_down
 from workers.deliver.schedule import Result
 
-FEWEST, FIRST, MOST = 1.0, 2.0, 8.0
+FEWEST, FIRST, MOST = 1.0, 1.0, 8.0
 """Attempts under way to one endpoint: at least, at first, at most."""
 PATIENCE = 1.0
 """Seconds that an attempt may wait for a place."""
@@ -45,6 +45,7 @@ class Gate:
     Attributes:
         places: attempts that may be under way.
         seconds: what an attempt lately needed.
+        proven: whether the last that was heard of it was good; until then few may wait, and so hold a worker's slot.
         tail: until when the times are given out at which those who were turned away come back.
     """
 
@@ -52,6 +53,7 @@ class Gate:
     breaker: Breaker = field(default_factory=Breaker)
     places: float = FIRST
     seconds: float = UNKNOWN
+    proven: bool = False
     tail: float = 0.0
     under_way: int = 0
     waiting: OrderedDict[asyncio.Future[None], None] = field(default_factory=OrderedDict)
@@ -67,7 +69,7 @@ class Gate:
             return
         if self.clock() < self.breaker.paused_until or self.breaker.is_open:
             raise Shut(self.turned_away())
-        if (len(self.waiting) + 1) * self.pace() > PATIENCE:
+        if not self._worth_waiting():
             raise Shut(self.turned_away())
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting[place] = None
@@ -102,7 +104,8 @@ class Gate:
         if result is not None:
             self.seconds += (seconds - self.seconds) / 8
             pause = self.breaker.heard(result, self.clock(), random.uniform(-1, 1))  # noqa: S311 - jitter
-            self.places = max(self.places / 2, FEWEST) if is_down(result) else min(self.places + 1, MOST)
+            self.proven = not is_down(result)
+            self.places = min(self.places + 1, MOST) if self.proven else max(self.places / 2, FEWEST)
         self._next()
         return pause
 
@@ -121,6 +124,11 @@ class Gate:
         self.tail = min(max(self.tail, first) + (self.pace() if pace is None else pace), first + SPREAD)
         # The last ones share the end of the spread; jitter keeps them from coming all at once.
         return (self.tail - now) * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+
+    def _worth_waiting(self) -> bool:
+        """Whether the next one will get a place in a moment."""
+        before = len(self.waiting)
+        return (before + 1) * self.pace() < PATIENCE and (self.proven or before < int(self.places))
 
     def _free(self) -> bool:
         if self.clock() < self.breaker.paused_until:

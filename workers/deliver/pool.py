@@ -29,7 +29,7 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
     delays = parse_delays(settings.webhook_delays)
     box = SecretBox.from_keys(settings.need("PENSTOCK_SECRET_KEYS"))
     loader = Loader(resources.database)
-    async with Egress(policy, max_idle=settings.concurrency) as egress:
+    async with Egress(policy, max_idle=4 * settings.concurrency) as egress:
         deliverer = Deliverer(loader, egress, box, Gates(), Rates(resources.redis), delays)
         try:
             yield {
