@@ -55,14 +55,14 @@ async def _stores() -> AsyncIterator[DeadStores]:
 
     from cli.dead_stores import DeadStores
 
-    pool = ConnectionPool.from_url(serving_settings().need("REDIS_URL"), socket_connect_timeout=5)
-    client = ArqRedis(pool)
-    try:
-        async with owner_database() as database, database.connection() as connection:
+    async with owner_database() as database, database.connection() as connection:
+        pool = ConnectionPool.from_url(serving_settings().need("REDIS_URL"), socket_connect_timeout=5)
+        client = ArqRedis(pool)
+        try:
             yield DeadStores(connection, client)
-    finally:
-        await client.aclose(close_connection_pool=True)
-        await pool.disconnect()
+        finally:
+            await client.aclose(close_connection_pool=True)
+            await pool.disconnect()
 
 
 @dead_app.command("list")

@@ -17,6 +17,11 @@ from workers.engine import Worker
 from workers.engine.supervisor import follow_supervisor
 
 
+async def ready(ctx: dict[str, Any]) -> None:
+    """Say that signals are listened to."""
+    await ctx["redis"].sadd("ready", os.getpid())
+
+
 async def work(ctx: dict[str, Any], seconds: float) -> None:
     """Run for a while, then count."""
     await ctx["redis"].hincrby("starts", ctx["job_id"], 1)
@@ -38,6 +43,7 @@ async def main() -> None:
         [func(work, name="work"), func(poison, name="poison")],
         redis_settings=RedisSettings(host="127.0.0.1", port=port, password=os.environ["CRASH_PASSWORD"]),
         queue_name=queue,
+        on_startup=ready,
         lease=lease,
         max_jobs=20,
         keep_result=0,

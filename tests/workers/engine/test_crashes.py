@@ -143,6 +143,7 @@ async def test_a_rolling_restart_under_load_loses_and_charges_nothing(pool: ArqR
         done = len(await mapping(pool, "effects"))
         old = running.pop(0)
         running.append(await start())
+        await wait_until(partial(_ready, pool, old))
         old.send_signal(signal.SIGTERM)
         assert 0 == await old.wait()
         await wait_until(partial(_more_than, pool, done))
@@ -152,6 +153,10 @@ async def test_a_rolling_restart_under_load_loses_and_charges_nothing(pool: ArqR
     assert effects == await mapping(pool, "starts")
     assert [] == await pool.keys("arq:retry:*")
     assert not await pool.exists(queue_keys.lost(QUEUE))
+
+
+async def _ready(pool: ArqRedis, process: Process) -> bool:
+    return bool(await cast("Awaitable[int]", pool.sismember("ready", str(process.pid))))
 
 
 async def _more_than(pool: ArqRedis, done: int) -> bool:

@@ -88,7 +88,7 @@ async def test_pgai_no_transaction_is_open_while_the_model_is_waited_for(
     """A model that hangs holds no lock and no snapshot in the database."""
     await shelf.put("the first one makes the collection", "zero")
     await shelf.publish("a page whose embedding takes long", "slow")
-    async with faults.during("embeddings", "hang"):
+    async with faults.during("embeddings", "hang", seconds=5):
         working = asyncio.create_task(shelf.drive.step(shelf.tenant))
         async with asyncio.timeout(30):
             while await faults.requests("embeddings") < 2:  # noqa: ASYNC110 - another process counts
