@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import uvloop
 from arq.connections import RedisSettings
@@ -21,6 +22,8 @@ from workers.commit import Committer
 from workers.engine import Worker
 from workers.handling import Done, HandlerSpec, Outcome
 from workers.runtime import Runtime
+
+READY = "ready for signals"
 
 
 async def handle(work: Work) -> Outcome:
@@ -39,6 +42,12 @@ async def handle(work: Work) -> Outcome:
     return Done(effect if int(work.id) % 2 else None)
 
 
+async def ready(ctx: dict[str, Any]) -> None:
+    """Say that signals are listened to."""
+    del ctx
+    print(READY, flush=True)  # noqa: T201 - the fleet reads it
+
+
 async def main() -> None:
     """Serve until a signal."""
     log.configure(level="info")
@@ -54,6 +63,7 @@ async def main() -> None:
             batch_runner=Runtime(database, committer, {"document.added": HandlerSpec(handle)}),
             redis_settings=RedisSettings.from_dsn(redis_url),
             queue_name=INGEST,
+            on_startup=ready,
             lease=lease,
             max_jobs=32,
             poll_delay=0.2,

@@ -23,6 +23,7 @@ from infra.local.stack import LocalStack
 from infra.sweeper import Sweeper
 from schemas.envelope import Event, parse_event
 from schemas.errors import PenstockError
+from tests.chaos.effect_worker import READY
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("effect_worker.py")
@@ -55,6 +56,7 @@ class Fleet:
     logs: Path
     workers: list[Process] = field(default_factory=list)
     started: int = 0
+    said: dict[int, Path] = field(default_factory=dict)
 
     @classmethod
     @asynccontextmanager
@@ -94,13 +96,21 @@ class Fleet:
     async def start(self) -> Process:
         """One more worker."""
         self.started += 1
-        with (self.logs / f"{self.started}.log").open("wb") as output:
+        path = self.logs / f"{self.started}.log"
+        with path.open("wb") as output:
             worker = await asyncio.create_subprocess_exec(
                 sys.executable, str(SCRIPT), str(LEASE), stdout=output, stderr=output, start_new_session=True,
                 env=child_environment(self.stack.servers, extra={"PYTHONPATH": str(ROOT)}), cwd=self.logs,
             )  # fmt: skip
         self.workers.append(worker)
+        self.said[worker.pid] = path
         return worker
+
+    async def until_ready(self, worker: Process) -> None:
+        """Wait until a worker listens to signals: before that, SIGTERM ends it as it ends any Python."""
+        async with asyncio.timeout(60):
+            while READY not in self.said[worker.pid].read_text(errors="replace"):  # noqa: ASYNC110 - a process writes it
+                await asyncio.sleep(0.05)
 
     async def replace(self, worker: Process, signum: signal.Signals) -> int:
         """Send a worker a signal, start another in its place, and return the exit code of the first."""

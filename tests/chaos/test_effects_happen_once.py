@@ -101,6 +101,7 @@ async def test_a_rolling_restart_charges_nothing(fleet: Fleet, jobs: int, turns:
     for number in range(turns * 2):
         enough = jobs * (number + 1) // (turns * 2 + 2)
         await fleet.until_done(enough, within=within)
+        await fleet.until_ready(fleet.workers[0])
         codes.append(await fleet.replace(fleet.workers[0], signal.SIGTERM))
     await publishing
     await fleet.until_done(jobs, within=within)
