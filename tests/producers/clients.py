@@ -46,9 +46,15 @@ Run = Callable[..., Awaitable[Result]]
 """Runs a command as a user: arguments, and perhaps `stdin`."""
 
 
+def printed(result: Result) -> Any:
+    """What `--json` printed; the gateway in this process logs to the same standard output, before it and after it."""
+    lines = [line for line in result.stdout.splitlines() if line.startswith(("{", "["))]
+    return json.loads(lines[-1])
+
+
 def report(result: Result) -> dict[str, Any]:
-    """What `--json` printed; the gateway in this process logs to the same standard output."""
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    """The object that `--json` printed."""
+    found: dict[str, Any] = printed(result)
     return found
 
 

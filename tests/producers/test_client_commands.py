@@ -18,7 +18,7 @@ from producers.gateway.server import Serving
 from schemas.errors import BadInput
 from tests.drive import Drive
 from tests.infra.raw_server import Exchange, raw_server
-from tests.producers.clients import Client, Run, report
+from tests.producers.clients import Client, Run, printed, report
 from workers.deliver.sign import signature
 
 RHINE = "The Rhine rises in the Swiss Alps and flows north into the North Sea."
@@ -104,7 +104,7 @@ async def test_webhooks_are_managed(run: Run) -> None:
     assert rotated["secret"] != added["secret"]
     sent = report(await run("webhooks", "test", added["id"], "--wait", "0", "--json"))
     listed = await run("webhooks", "deliveries", added["id"], "--json")
-    [delivery] = json.loads(listed.stdout.splitlines()[-1])
+    [delivery] = printed(listed)
     assert (delivery["id"], delivery["status"]) == (sent["delivery_id"], "pending")
     early = await run("webhooks", "replay", delivery["id"])
     assert isinstance(early.exception, GatewayRefused)
