@@ -85,18 +85,19 @@ class Drive:
             )
         return await self.run([(row["event_id"], row["type"], row["queue"]) for row in rows])
 
-    async def run(self, jobs: Sequence[tuple[UUID, str, str]]) -> list[Verdict]:
-        """Hand jobs to the runtime as one claim of the engine would."""
+    async def run(self, jobs: Sequence[tuple[UUID, str, str]], *, losses: int = 0) -> list[Verdict]:
+        """Hand jobs to the runtime as one claim of the engine would; with losses, because their workers died too often."""
         runtime = Runtime(self.resources.database, self._committer, self.handlers)
         verdicts: list[Verdict] = []
         now = time.time_ns() // 1_000_000
         claimed = [
             ClaimedJob(
-                str(event_id), kind, (str(event_id),), {}, 1, 0, time.time_ns() // 1000, now, now, queue
+                str(event_id), kind, (str(event_id),), {}, 1, losses, time.time_ns() // 1000, now, now, queue
             )
             for event_id, kind, queue in jobs
         ]
-        await runtime.start(claimed, lambda _, verdict: verdicts.append(verdict))
+        begin = runtime.judge_lost if losses else runtime.start
+        await begin(claimed, lambda _, verdict: verdicts.append(verdict))
         return verdicts
 
     async def rows(self, sql: str, *arguments: Any) -> list[dict[str, Any]]:

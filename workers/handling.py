@@ -60,17 +60,24 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """One step is finished: commit it, and bring the same event back after `delay` seconds, uncharged."""
+    """One step is finished: commit it, and bring the same event back after `delay` seconds, uncharged.
+
+    Attributes:
+        reason: a line for the event's story; none is added without it.
+        forgiven: the deaths of the workers that held the event are forgotten.
+    """
 
     delay: float
     effect: Effect | Shared | None = None
     publications: Sequence[Publication] = ()
     reason: str = ""
+    forgiven: bool = False
 
 
 Outcome: TypeAlias = Done | Later
 Handle: TypeAlias = Callable[[Work], Awaitable[Outcome]]
 OnDead: TypeAlias = Callable[[Connection, Work, PenstockError], Awaitable[Sequence[Publication]]]
+OnLost: TypeAlias = Callable[[Work, PenstockError], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +90,15 @@ class HandlerSpec:
             Retryable tries again, Uncharged waits without charging an attempt; anything else counts as retryable.
         on_dead: runs in the transaction that buries the event, so that the thing the event was about gets its
             failed state and its out event.
+        on_lost: decides about an event whose worker died five times with it, as `handle` would: `Later` lets it rest.
+            None buries it as `worker_lost`, because most likely the event is what killed them.
         max_attempts: charged attempts before the event is buried.
         announce_dead: whether burying publishes `event.dead`.
     """
 
     handle: Handle
     on_dead: OnDead | None = None
+    on_lost: OnLost | None = None
     max_attempts: int = 8
     announce_dead: bool = True
 

@@ -165,6 +165,7 @@ async def open_host(
                 job_completion_wait=round(settings.grace),
                 handle_signals=False,
                 burst=burst,
+                suspects=pool.isolates,
                 isolate=isolate(pool.name) if isolate is not None and pool.isolates else None,
             )
         yield Host(resources, system, workers)

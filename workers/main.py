@@ -70,7 +70,7 @@ def worker_settings(pool: Pool) -> type:
             "job_deserializer": wire.loads,
             "on_startup": startup,
             "on_shutdown": shutdown,
-            "max_jobs": settings.concurrency,
+            "max_jobs": settings.concurrency * pool.width,
             "max_tries": MANY_TRIES,
             "keep_result": 0,
         },

@@ -17,9 +17,9 @@ class Pool:
 
     Attributes:
         calls_models: whether the wing speaks to the model API; others never import its client.
-        isolates: whether a job whose worker died twice runs in a child process. Where jobs take milliseconds and read
-            nothing foreign but a reply of bounded size, starting a process for each costs more than it saves: there
-            they run one at a time in the worker.
+        isolates: whether a job whose worker died twice is suspected of killing it, and runs in a child process. Not
+            where jobs read nothing foreign but a reply of bounded size: there a death says nothing of the job, and
+            many such jobs wait for others' servers, so that running them one by one would let a slow one stop all.
         width: how many jobs a process holds for each one of `PENSTOCK_CONCURRENCY`. Jobs that mostly wait for others'
             servers need more: ten receivers that hang must not hold a large share.
     """

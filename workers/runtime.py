@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeAlias
@@ -21,7 +22,7 @@ from infra import ledger
 from infra.coalesce import Coalescer
 from infra.database import Database
 from infra.ledger import Finish, NotYet
-from schemas.errors import LeaseLost, NewerThanWorker, PenstockError, Unavailable
+from schemas.errors import LeaseLost, NewerThanWorker, PenstockError, Permanent, Unavailable
 from schemas.states import EventState
 from schemas.work import Work
 from workers.commit import Committer, Ending
@@ -30,18 +31,18 @@ from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, Gone, Report,
 from workers.handling import HandlerSpec, Later, Outcome
 
 _log = structlog.get_logger("penstock.runtime")
-WORKER_LOST = "worker_lost"
 NOT_IN_LEDGER = "not_in_ledger"
 RELEASE = 3.0
 """Seconds that a stopping worker waits for the ledger to take its events back."""
 
 _Claimed: TypeAlias = Sequence[tuple[UUID, int]]
+_Handle: TypeAlias = Callable[[ClaimedJob, Work], Awaitable[Outcome]]
 
 
-class WorkerLost(PenstockError):
+class WorkerLost(Permanent):
     """The worker died each time it held this event."""
 
-    code = WORKER_LOST
+    code = "worker_lost"
 
 
 class Runtime:
@@ -65,9 +66,18 @@ class Runtime:
 
     async def start(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
         """Run the jobs of one claim; each is reported once, when its outcome is committed."""
+        await self._each(jobs, report, self._handle)
+
+    async def judge_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
+        """Bury events whose worker died with them too often, unless their handler knows better."""
+        await self._each(jobs, report, self._judge)
+
+    async def _each(self, jobs: Sequence[ClaimedJob], report: Report, handle: _Handle) -> None:
         tasks: dict[asyncio.Task[None], tuple[ClaimedJob, Work]] = {}
         for job, work in await self._load(jobs, report):
-            task = asyncio.create_task(self._one(job, work, report), name=f"{job.function}:{job.job_id}")
+            task = asyncio.create_task(
+                self._one(job, work, report, handle), name=f"{job.function}:{job.job_id}"
+            )
             self._running[job.job_id, job.token] = task
             task.add_done_callback(partial(self._forget, (job.job_id, job.token)))
             tasks[task] = job, work
@@ -99,17 +109,24 @@ class Runtime:
         if task is not None:
             task.cancel()
 
-    async def bury_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
-        """Bury events whose worker died with them too often."""
-        for job, work in await self._load(jobs, report):
-            error = WorkerLost(
-                f"the worker died {job.losses} times while it held this event", fix="look at the worker's log"
-            )
-            await self._end(
-                job, report, Ending(work, None, Bury(error.code, error.message), error, self._spec(work))
-            )
+    async def _handle(self, job: ClaimedJob, work: Work) -> Outcome:
+        del job
+        spec = self._handlers.get(work.type)
+        if spec is None:
+            raise NewerThanWorker(f"this pool has no handler for {work.type}", fix="upgrade the workers")
+        return await spec.handle(work)
 
-    async def _one(self, job: ClaimedJob, work: Work, report: Report) -> None:
+    async def _judge(self, job: ClaimedJob, work: Work) -> Outcome:
+        spec = self._handlers.get(work.type)
+        error = WorkerLost(
+            f"the worker died {job.losses} times while it held this event", fix="look at the worker's log"
+        )
+        if spec is None or spec.on_lost is None:
+            raise error
+        outcome = await spec.on_lost(work, error)
+        return replace(outcome, forgiven=True) if isinstance(outcome, Later) else outcome
+
+    async def _one(self, job: ClaimedJob, work: Work, report: Report, handle: _Handle) -> None:
         """Handle one event, in a task of its own: what is bound to its log lines ends with the task."""
         spec = self._handlers.get(work.type)
         started = time.monotonic()
@@ -119,7 +136,7 @@ class Runtime:
             event_id=str(work.event_id), tenant=work.tenant_id, type=work.type, attempt=work.attempt
         )
         try:
-            outcome = await (_no_handler if spec is None else spec.handle)(work)
+            outcome = await handle(job, work)
         except asyncio.CancelledError:
             # Shutdown or a lost lease: the engine gives the job back or somebody else has it.
             raise
@@ -206,7 +223,7 @@ class Runtime:
         self, work: Work, spec: HandlerSpec | None, outcome: Outcome | None, error: BaseException | None
     ) -> Verdict:
         if error is None:
-            return GiveBack(outcome.delay) if isinstance(outcome, Later) else Done()
+            return GiveBack(outcome.delay, outcome.forgiven) if isinstance(outcome, Later) else Done()
         bounds = policy.Policy(
             max_attempts=spec.max_attempts if spec is not None else policy.DEFAULT.max_attempts
         )
@@ -248,14 +265,7 @@ class Runtime:
             return Bury(ending.verdict.reason, ending.verdict.message, ledgered=True)
         return ending.verdict
 
-    def _spec(self, work: Work) -> HandlerSpec | None:
-        return self._handlers.get(work.type)
-
     async def _claim_group(self, claims: Sequence[_Claimed]) -> Sequence[Mapping[UUID, Work | NotYet]]:
         """Claims of the engine that came at the same time share a call; each looks up its own in what it brought."""
         found = await ledger.claim(self._database, [pair for claim in claims for pair in claim])
         return [found] * len(claims)
-
-
-async def _no_handler(work: Work) -> Outcome:
-    raise NewerThanWorker(f"this pool has no handler for {work.type}", fix="upgrade the workers")

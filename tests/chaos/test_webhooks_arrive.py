@@ -165,6 +165,13 @@ async def left(owner: Database) -> dict[str, int]:
     return {row["status"]: row["count"] for row in rows}
 
 
+async def reasons(owner: Database) -> list[str]:
+    """Why deliveries ended dead."""
+    async with owner.connection() as connection:
+        rows = await connection.fetch("SELECT error FROM deliveries WHERE status = 'dead'")
+    return [str(row["error"]) for row in rows]
+
+
 @pytest.mark.parametrize(
     ("messages", "side_by_side", "kills"),
     [
@@ -195,7 +202,7 @@ async def test_every_message_arrives_where_it_belongs(
             await workers.start()
         seen = 0
         while (states := await left(owner)) != {"delivered": messages}:
-            assert "dead" not in states, (states, workers.logs())
+            assert "dead" not in states, (states, await reasons(owner), workers.logs())
             await asyncio.sleep(1.0 if kills is None else 0.3)
             arrived = len(receivers.arrived)
             if arrived >= messages // 3 and not emptied:

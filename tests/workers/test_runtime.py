@@ -1,5 +1,4 @@
 import asyncio
-import time
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -11,11 +10,9 @@ from schemas.registry import INGEST
 from schemas.work import Publication, Work
 from tests.conftest import NewTenant
 from tests.drive import Drive
-from workers.commit import Committer
-from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, Gone, RetryAt, Verdict
+from workers.engine.types import Bury, Done, GiveBack, Gone, RetryAt, Verdict
 from workers.handling import Done as Finished
 from workers.handling import HandlerSpec, Later, Outcome
-from workers.runtime import Runtime
 
 DATA = {"collection": "c", "document_id": "d", "content": "text"}
 
@@ -252,12 +249,7 @@ async def test_worker_lost_is_buried_in_the_ledger(bare: Drive, tenant: str) -> 
         return Finished()
 
     bare.handlers["document.added"] = HandlerSpec(handle)
-    committer = Committer(bare.resources.database, bare.resources.bus)
-    runtime = Runtime(bare.resources.database, committer, bare.handlers)
-    now = time.time_ns() // 1000
-    job = ClaimedJob(str(event_id), "document.added", (), {}, 1, 5, now, now // 1000, now // 1000, INGEST)
-    verdicts: list[Verdict] = []
-    await runtime.bury_lost([job], lambda _, verdict: verdicts.append(verdict))
+    verdicts = await bare.run([(event_id, "document.added", INGEST)], losses=5)
     row = await bare.event(event_id)
     assert ("dead", "worker_lost") == (row["status"], row["error"]["code"])
     assert [Bury] == [type(verdict) for verdict in verdicts]

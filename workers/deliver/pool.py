@@ -33,7 +33,12 @@ async def open_handlers(resources: Resources) -> AsyncIterator[Mapping[str, Hand
         deliverer = Deliverer(loader, egress, box, Gates(), Rates(resources.redis), delays)
         try:
             yield {
-                "delivery.due": HandlerSpec(deliverer.handle, on_dead=deliverer.on_dead, announce_dead=False)
+                "delivery.due": HandlerSpec(
+                    deliverer.handle,
+                    on_dead=deliverer.on_dead,
+                    on_lost=deliverer.on_lost,
+                    announce_dead=False,
+                )
             }
         finally:
             await loader.aclose()

@@ -55,9 +55,9 @@ class Handover:
         """Hand over the jobs of one claim."""
         self._begin("run", jobs, self._runner.start)
 
-    def bury(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Have the runner write the dead rows of jobs whose worker died too often."""
-        self._begin("bury", jobs, self._runner.bury_lost)
+    def judge(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Have the runner decide about jobs whose worker died too often."""
+        self._begin("judge", jobs, self._runner.judge_lost)
 
     def lost(self, job: ClaimedJob) -> None:
         """Another worker has the job: tell the runner, and expect no verdict."""

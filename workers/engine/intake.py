@@ -27,7 +27,7 @@ class Sorted:
 
     plain: list[tuple[ClaimedJob, Function | CronJob]] = field(default_factory=list)
     runner: list[ClaimedJob] = field(default_factory=list)
-    bury: list[ClaimedJob] = field(default_factory=list)
+    judge: list[ClaimedJob] = field(default_factory=list)
     refuse: list[tuple[ClaimedJob, BaseException]] = field(default_factory=list)
 
 
@@ -73,7 +73,7 @@ def sort(
         )
         function = functions.get(name)
         if function is None and with_runner:
-            (out.bury if candidate.losses >= MAX_LOSSES else out.runner).append(job)
+            (out.judge if candidate.losses >= MAX_LOSSES else out.runner).append(job)
         elif error is not None:
             out.refuse.append((job, error))
         elif candidate.aborted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workers.engine.deadletters import letter_for
-from workers.engine.store import Outcome, Settlement
+from workers.engine.store import Outcome, Settlement, Verb
 from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, Gone, RetryAt, Verdict
 
 
@@ -37,8 +37,9 @@ def settle(
             return Settlement(
                 job.job_id, job.token, "again", delay_ms=_ms(delay), attempt=attempt, outcome="retried"
             )
-        case GiveBack(delay):
-            return Settlement(job.job_id, job.token, "again", delay_ms=_ms(delay), outcome="given_back")
+        case GiveBack(delay, forgiven):
+            verb: Verb = "forgiven" if forgiven else "again"
+            return Settlement(job.job_id, job.token, verb, delay_ms=_ms(delay), outcome="given_back")
         case Bury(reason, message, ledgered):
             letter = None if ledgered else letter_for(job, error=reason, message=message, cause=cause)
             outcome = "dead"

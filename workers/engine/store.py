@@ -20,7 +20,7 @@ from workers.engine.lua import Script
 HEADER: Final = 7
 FIELDS: Final = 6
 
-Verb = Literal["done", "dead", "again", "lost"]
+Verb = Literal["done", "dead", "again", "lost", "forgiven"]
 Outcome = Literal["done", "gone", "retried", "given_back", "dead", "lost"]
 
 
@@ -86,6 +86,7 @@ class QueueStore:
         memory_ms: how long after its end a lease is still recognised as lost. A crash loop's back-off must be
             shorter than this, or a killer is never found.
         limits: group → how many of its jobs the whole fleet runs at once (see `limits`); holds for work in lanes.
+        suspects: whether jobs whose worker died at least twice are claimed alone.
     """
 
     def __init__(
@@ -96,10 +97,12 @@ class QueueStore:
         lease_ms: int,
         memory_ms: int,
         limits: Mapping[str, int] | None = None,
+        suspects: bool = True,
     ) -> None:
         self.queue = queue
         self.lease_ms = lease_ms
         self.memory_ms = memory_ms
+        self._many = "many" if suspects else "any"
         self._redis = redis
         self._claim = Script(redis, "claim")
         self._finish = Script(redis, "finish")
@@ -155,7 +158,7 @@ class QueueStore:
             want,
             self.lease_ms,
             self.memory_ms,
-            "alone" if alone else "many",
+            "alone" if alone else self._many,
             "1" if aborts else "0",
             *self._claim_rest,
             *ids,

@@ -54,9 +54,13 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """Nothing was wrong with the work: it runs again after `delay` seconds and no attempt is charged."""
+    """Nothing was wrong with the work: it runs again after `delay` seconds and no attempt is charged.
+
+    `forgiven` forgets the deaths of its workers: they are counted from none again.
+    """
 
     delay: float = 0.0
+    forgiven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,8 @@ class BatchRunner(Protocol):
         what is not reported by then is given back at once.
         """
 
-    async def bury_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
-        """Write the dead rows (`worker_lost`) of jobs whose worker died too often; report like `start`."""
+    async def judge_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
+        """Bury jobs whose worker died too often (`worker_lost`), or give them back forgiven; report like `start`."""
 
     def lost(self, job: ClaimedJob) -> None:
         """Another worker may have this job now: stop it and write nothing. It needs no report any more."""

@@ -48,6 +48,8 @@ class Worker(Claiming):
         policy: decides what an exception of a registered function means; None as in arq, where it ends the job.
         lease: seconds; a killed worker's jobs run again after this long.
         lease_memory: seconds after its end for which a lease is still recognised as lost. None: 30 leases.
+        suspects: whether a job whose worker died twice is claimed alone from then on. False where jobs cannot well be
+            what killed it: they stay among the others until the fifth death, of which the runner decides.
         isolate: argv of a command that calls `solo.run_solo`. Jobs whose worker died twice then run in such a child
             process; without it they run here, alone.
         limits: how many jobs of a group the whole fleet runs at once: ``type T``, ``tenant T``, or ``tenant *`` for each
@@ -65,6 +67,7 @@ class Worker(Claiming):
         policy: Policy | None = None,
         lease: float = 30.0,
         lease_memory: float | None = None,
+        suspects: bool = True,
         isolate: Sequence[str] | None = None,
         limits: Mapping[str, int] | None = None,
         tally: bool = False,
@@ -77,6 +80,7 @@ class Worker(Claiming):
             self.functions.clear()
         self._runner = batch_runner
         self._policy = policy
+        self._suspects = suspects
         self._isolate = isolate
         self._limits = limits
         self._tallies = tally
@@ -105,6 +109,7 @@ class Worker(Claiming):
             lease_ms=self._lease_ms,
             memory_ms=self._memory_ms,
             limits=self._limits,
+            suspects=self._suspects,
         )
         self._store = store
         self._tally = Tally(self.pool, self.queue_name, known=self._is_known) if self._tallies else None
@@ -197,14 +202,14 @@ class Worker(Claiming):
             self._leases.add(job)
             self._plain.refuse(job, error)
         if self._handover is not None:
-            for job in (*jobs.runner, *jobs.bury):
+            for job in (*jobs.runner, *jobs.judge):
                 self._leases.add(job)
             if jobs.runner and self._isolation is not None and jobs.runner[0].losses >= SUSPECT:
                 self._isolation.start(jobs.runner[0])  # a suspect is claimed alone
             elif jobs.runner:
                 self._handover.start(jobs.runner)
-            if jobs.bury:
-                self._handover.bury(jobs.bury)
+            if jobs.judge:
+                self._handover.judge(jobs.judge)
 
     async def _tick(self) -> None:
         """Aborts, cron and arq's health key."""

@@ -16,6 +16,7 @@ from tests.infra.raw_server import Exchange, RawServer, raw_server
 from tests.workers.deliver.conftest import Register, Say
 from workers.deliver.gates import MOST
 from workers.deliver.schedule import MAX_ATTEMPTS
+from workers.engine.types import GiveBack
 
 ATTEMPTS = "SELECT a.* FROM delivery_attempts a WHERE a.tenant_id = $1 ORDER BY a.attempt_id"
 DELIVERIES = "SELECT * FROM deliveries WHERE tenant_id = $1 ORDER BY delivery_id"
@@ -208,6 +209,30 @@ async def test_our_fault_uses_up_no_attempt(drive: Drive, tenant: str, register:
     assert [1, 1, 1] == [row["attempt"] for row in await drive.rows(ATTEMPTS, tenant)]
     [hook] = await drive.rows(ENDPOINTS, tenant)
     assert hook["failing_since"] is None
+
+
+async def test_a_lost_worker_says_nothing_of_its_messages(
+    drive: Drive, tenant: str, register: Register, say: Say
+) -> None:
+    """A message whose workers died five times rests, uncharged and seen by its owner, and then arrives; it is not buried."""
+    await drive.use("deliver")
+    async with raw_server(answers(200)) as server:
+        await register(url(server))
+        await say()
+        [event] = await drive.rows(DUE_EVENTS, tenant)
+        [verdict] = await drive.run([(event["event_id"], event["type"], event["queue"])], losses=5)
+        assert isinstance(verdict, GiveBack)
+        assert (True, True) == (verdict.forgiven, 20 < verdict.delay < 40)
+        [delivery] = await drive.rows(DELIVERIES, tenant)
+        assert ("retrying", 0, "ours:worker_lost") == (
+            delivery["status"], delivery["attempts"], delivery["error"]["code"],
+        )  # fmt: skip
+        assert [] == server.heads
+        await drive.settle(tenant)
+    assert 1 == len(server.heads)
+    [delivery] = await drive.rows(DELIVERIES, tenant)
+    assert ("delivered", 1) == (delivery["status"], delivery["attempts"])
+    assert ["ours:worker_lost", None] == [row["error"] for row in await drive.rows(ATTEMPTS, tenant)]
 
 
 async def test_bound_on_concurrency(drive: Drive, tenant: str, register: Register, say: Say) -> None:

@@ -26,7 +26,7 @@ class Child:
             os.kill(os.getpid(), signal.SIGKILL)
         report(job, RetryAt(0.0) if job.function == "again" and job.attempt == 1 else Done())
 
-    async def bury_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
+    async def judge_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
         """Is the parent's business."""
         raise NotImplementedError
 

@@ -17,10 +17,11 @@ from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, Gone, Report,
 class Recorder:
     """A runner that answers from a plan and remembers what it was given."""
 
-    def __init__(self, *plan: Verdict) -> None:
+    def __init__(self, *plan: Verdict, forgives: bool = False) -> None:
         self.plan = list(plan)
+        self.forgives = forgives
         self.batches: list[list[ClaimedJob]] = []
-        self.buried: list[str] = []
+        self.judged: list[str] = []
         self.given_up: list[str] = []
 
     async def start(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
@@ -29,11 +30,11 @@ class Recorder:
         for job in jobs:
             report(job, self.plan.pop(0) if self.plan else Done())
 
-    async def bury_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
-        """Remember and bury."""
+    async def judge_lost(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
+        """Remember, and bury unless forgiving."""
         for job in jobs:
-            self.buried.append(job.job_id)
-            report(job, Bury("worker_lost", ledgered=True))
+            self.judged.append(job.job_id)
+            report(job, GiveBack(forgiven=True) if self.forgives else Bury("worker_lost", ledgered=True))
 
     def lost(self, job: ClaimedJob) -> None:
         """Remember."""
@@ -193,4 +194,19 @@ async def test_work_that_killed_five_workers_is_buried_by_the_runner(
     await pool.execute_command("HSET", queue_keys.lost(QUEUE), "killer", "5")  # type: ignore[no-untyped-call]
     runner = Recorder()
     await make_worker(batch_runner=runner).main()
-    assert (["killer"], []) == (runner.buried, runner.batches)
+    assert (["killer"], []) == (runner.judged, runner.batches)
+
+
+async def test_where_nobody_is_suspected_deaths_are_counted_and_may_be_forgiven(
+    pool: ArqRedis, make_worker: MakeWorker
+) -> None:
+    """Work that lost two workers comes with the rest; after five its runner decides, and it may begin from none."""
+    for losses in (0, 2, 4, 5):
+        await pool.enqueue_job("work", _job_id=f"lost-{losses}")
+        await pool.execute_command("HSET", queue_keys.lost(QUEUE), f"lost-{losses}", losses)  # type: ignore[no-untyped-call]
+    runner = Recorder(forgives=True)
+    await make_worker(batch_runner=runner, suspects=False).main()
+    first, second = [[(job.job_id, job.losses) for job in batch] for batch in runner.batches]
+    assert [("lost-0", 0), ("lost-2", 2), ("lost-4", 4)] == sorted(first)
+    assert (["lost-5"], [("lost-5", 0)]) == (runner.judged, second)
+    assert not await pool.exists(queue_keys.lost(QUEUE))

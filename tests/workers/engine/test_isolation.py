@@ -48,7 +48,7 @@ async def test_a_killer_dies_alone(pool: ArqRedis, make_worker: MakeWorker) -> N
     runner = Recorder()
     worker = make_worker(batch_runner=runner, isolate=CHILD)
     await worker.main()
-    assert ["poison"] == runner.buried
+    assert ["poison"] == runner.judged
     assert 20 == worker.jobs_complete
     assert 0 == await pool.zcard(QUEUE)
 

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 queue  2 lost  3 clock  4 paused  5 bell  6 arq:abort  7 running  8 urgent turns  9 bulk turns  10 turn
 -- ARGV  1 want  2 lease_ms  3 memory_ms (how long after its end a lease is still recognised as lost)
---       4 mode: 'many', or 'alone' (take one suspect: a job whose worker died at least twice)
+--       4 mode: 'many', 'alone' (take one suspect: a job whose worker died at least twice), or 'any' (suspects too)
 --       5 '1' if abort requests are to be honoured  6 prefix of lanes  7 prefix of limited groups' sets
 --       8 n limits, then n pairs (group, at most)  then explicit ids (then only these are considered)
 -- Reply {now_ms, next_due_ms or -1, token, suspects, more, paused, held (limits keep ready work back),
@@ -18,7 +18,8 @@ local LANED = 4503599627370496
 local SUSPECT, RETURNING, EXTRA_VISITS = 2, 500, 64
 local queue, lost_key, clock_key = KEYS[1], KEYS[2], KEYS[3]
 local want, lease, memory = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local alone, honour_aborts, lane_prefix, group_prefix = ARGV[4] == 'alone', ARGV[5] == '1', ARGV[6], ARGV[7]
+local alone, any = ARGV[4] == 'alone', ARGV[4] == 'any'
+local honour_aborts, lane_prefix, group_prefix = ARGV[5] == '1', ARGV[6], ARGV[7]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -65,7 +66,7 @@ local function vet(ids, in_lane)
         losses = false
       end
     end
-    if losses and (losses >= SUSPECT) ~= alone then
+    if losses and not any and (losses >= SUSPECT) ~= alone then
       if not alone then
         suspects = suspects + 1
         if in_lane then move(ids[i], now) end

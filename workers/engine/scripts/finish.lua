@@ -3,7 +3,8 @@
 -- KEYS  1 queue  2 lost  3 clock  4 dead  5 dead:at  6 bell  7 arq:abort  8 running
 -- ARGV  1 n, then n pairs (token, ids separated by newlines): done without a result, the common case
 --       then per other job: id, token, verb, delay_ms, attempt, result, result_ttl_ms, keep_ms, dead letter
---         verb 'done' | 'dead' | 'again' | 'lost' (again, and its process died). result '' = none; result_ttl_ms 0 = for ever. attempt '' = not charged.
+--         verb 'done' | 'dead' | 'again' | 'lost' (again, and its process died) | 'forgiven' (again, and its losses are
+--         forgotten). result '' = none; result_ttl_ms 0 = for ever. attempt '' = not charged.
 --         keep_ms > 0: the in-progress key stays that long (cron jobs, so that they do not run twice).
 -- Reply the refused ids.
 --
@@ -45,10 +46,12 @@ for i = 1, #ids do
   end
   if not mine then
     -- Nothing of it is ours to change.
-  elseif verb == 'again' or verb == 'lost' then
+  elseif verb == 'again' or verb == 'lost' or verb == 'forgiven' then
     if verb == 'lost' then
       redis.call('HINCRBY', KEYS[2], id, 1)
       redis.call('PEXPIRE', KEYS[2], 86400000)
+    elseif verb == 'forgiven' then
+      redis.call('HDEL', KEYS[2], id)
     end
     if attempt ~= '' then
       redis.call('SET', 'arq:retry:' .. id, attempt, 'PX', 88400000 + tonumber(delay))
