@@ -45,6 +45,7 @@ class Gate:
     Attributes:
         places: attempts that may be under way.
         seconds: what an attempt lately needed.
+        silent_since: when an attempt last ended, or the first of those under way began.
         proven: whether the last that was heard of it was good; until then few may wait, and so hold a worker's slot.
         tail: until when the times are given out at which those who were turned away come back.
     """
@@ -53,6 +54,7 @@ class Gate:
     breaker: Breaker = field(default_factory=Breaker)
     places: float = FIRST
     seconds: float = UNKNOWN
+    silent_since: float = 0.0
     proven: bool = False
     tail: float = 0.0
     under_way: int = 0
@@ -65,7 +67,7 @@ class Gate:
             Shut: none will be free in a moment.
         """
         if self._free():
-            self.under_way += 1
+            self._take()
             return
         if self.clock() < self.breaker.paused_until or self.breaker.is_open:
             raise Shut(self.turned_away())
@@ -78,9 +80,6 @@ class Gate:
                 await place
         except TimeoutError:
             if not _given(place):
-                if self.clock() >= self.breaker.paused_until:
-                    # What is under way needs longer than what is known.
-                    self.seconds = max(self.seconds, PATIENCE * self.places)
                 raise Shut(self.turned_away()) from None
         except asyncio.CancelledError:
             if _given(place):
@@ -100,6 +99,7 @@ class Gate:
             The seconds of a pause that begins now, or None.
         """
         self.under_way -= 1
+        self.silent_since = self.clock()
         pause = None
         if result is not None:
             self.seconds += (seconds - self.seconds) / 8
@@ -114,8 +114,9 @@ class Gate:
         self.breaker.spare(seconds, self.clock())
 
     def pace(self) -> float:
-        """Seconds from one attempt to the next, as the endpoint lately took them."""
-        return self.seconds / max(int(self.places), 1)
+        """Seconds from one attempt to the next, as the endpoint lately took them; more when it is silent for longer."""
+        lately = self.seconds / max(int(self.places), 1)
+        return max(lately, self.clock() - self.silent_since) if self.under_way else lately
 
     def turned_away(self, pace: float | None = None) -> float:
         """The seconds after which the next one who cannot pass should come back."""
@@ -145,8 +146,13 @@ class Gate:
                 return
             if not place.done():
                 place.set_result(None)
-                self.under_way += 1
+                self._take()
                 free -= 1
+
+    def _take(self) -> None:
+        if not self.under_way:
+            self.silent_since = self.clock()
+        self.under_way += 1
 
 
 @dataclass(slots=True)

@@ -122,17 +122,22 @@ async def test_a_backlog_comes_back_spread_out() -> None:
     assert 50 < len({round(delay) for delay in delays})
 
 
-async def test_a_place_that_does_not_come_free_is_not_waited_for_again() -> None:
-    """Whoever waits in vain learns how slow the endpoint is, and those after do not wait."""
-    gate = Gate(asyncio.get_running_loop().time)
-    for _ in range(int(FIRST)):
-        await gate.enter()
-    with pytest.raises(Shut):
-        await gate.enter()
-    assert gate.seconds >= PATIENCE * FIRST
-    with pytest.raises(Shut):
-        async with asyncio.timeout(PATIENCE / 2):
+async def test_silence_slows_a_gate_down() -> None:
+    """While nothing ends of what is under way nobody waits, and the rest comes back ever later; an end makes up for it."""
+    clock = Clock()
+    gate = Gate(clock, proven=True)
+    await gate.enter()
+    clock.now += 2 * PATIENCE
+    delays = []
+    for _ in range(3):
+        with pytest.raises(Shut) as shut:
             await gate.enter()
+        delays.append(shut.value.delay)
+        clock.now += PATIENCE
+    for delay, expected in zip(delays, (2, 4, 7), strict=True):
+        assert expected * PATIENCE * 0.9 <= delay <= (expected * PATIENCE + 0.25) * 1.1
+    gate.leave(OK, 0.001)
+    assert gate.pace() < PATIENCE / 10
 
 
 async def test_few_wait_for_an_endpoint_that_has_not_answered_yet() -> None:
