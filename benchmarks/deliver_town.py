@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,12 +17,11 @@ import httpx2
 import psutil
 import redis.asyncio
 
+from benchmarks.servers import empty_servers
 from infra import outbox
 from infra.bus import open_redis
 from infra.database import Database
 from infra.local.environment import child_environment
-from infra.local.stack import LocalStack
-from infra.migrate import migrate
 from infra.outbox import Said
 from infra.push import push
 from infra.secretbox import SecretBox
@@ -54,12 +52,7 @@ class Town:
     async def open(cls) -> AsyncIterator[Self]:
         """Start the servers and the receiver; all are gone at the end."""
         async with AsyncExitStack() as held:
-            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
-            stack = await held.enter_async_context(
-                LocalStack.start(folder, what="a benchmark", wipe_at_end=True)
-            )
-            servers = stack.servers
-            await migrate(servers.database_owner_url, serving_url=servers.database_url)
+            servers, folder = await held.enter_async_context(empty_servers())
             owner = await held.enter_async_context(
                 Database.open(servers.database_owner_url, role=None, size=2)
             )

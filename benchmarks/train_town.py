@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID, uuid4
 
+from benchmarks.servers import empty_servers
 from benchmarks.train_child import drive_of, read
 from infra.database import Database
 from infra.local.model.faults_client import Faults
 from infra.local.model.server import ModelServer
-from infra.local.stack import LocalStack
-from infra.migrate import migrate
 from infra.secretbox import SecretBox
 from infra.trainer import Trainer
 from infra.training_store import set_dataset
@@ -39,12 +37,7 @@ class Town:
     async def open(cls) -> AsyncIterator[Self]:
         """Start the servers; all are gone at the end."""
         async with AsyncExitStack() as held:
-            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
-            stack = await held.enter_async_context(
-                LocalStack.start(folder, what="a benchmark", wipe_at_end=True)
-            )
-            servers = stack.servers
-            await migrate(servers.database_owner_url, serving_url=servers.database_url)
+            servers, folder = await held.enter_async_context(empty_servers())
             model = await held.enter_async_context(ModelServer.start(folder / "model"))
             faults = await held.enter_async_context(Faults(model.base_url))
             await faults.train_seconds(0)
