@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.client_http import open_api
+from cli.client_http import Api, open_api
 from cli.show import print_json
 from infra.signing_secrets import parse_secret
 from schemas.errors import Misconfigured
@@ -25,6 +25,7 @@ from workers.deliver.sign import signature
 
 TOLERANCE = 300.0
 """Seconds by which a timestamp may be off (Standard Webhooks 1.0)."""
+DESCRIPTION = "penstock webhooks listen"
 MAX_BODY = 32 * 1024 * 1024
 
 
@@ -133,10 +134,11 @@ def listen(
             server.serve_forever(poll_interval=0.1)
             return
         with open_api(admin=True) as api:
+            remove_leftovers(api, url)
             made = api.call(
                 "POST",
                 "/v1/webhooks",
-                {"url": url, "types": types or ["*"], "description": "penstock webhooks listen"},
+                {"url": url, "types": types or ["*"], "description": DESCRIPTION},
             )
             keys.append(parse_secret(made["secret"]))
             typer.echo(f"listening on {url} as webhook {made['id']}; Ctrl-C ends and removes it", err=True)
@@ -144,6 +146,13 @@ def listen(
                 server.serve_forever(poll_interval=0.1)
             finally:
                 api.call("DELETE", f"/v1/webhooks/{made['id']}")
+
+
+def remove_leftovers(api: Api, url: str) -> None:
+    """What an earlier run at this address left behind because it was killed."""
+    for one in list(api.pages("/v1/webhooks")):
+        if (one["url"], one["description"]) == (url, DESCRIPTION):
+            api.call("DELETE", f"/v1/webhooks/{one['id']}")
 
 
 @contextmanager

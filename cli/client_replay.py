@@ -68,16 +68,18 @@ def replay(
     """Send messages again, under the same `webhook-id`: one, or all of an endpoint that match."""
     if (delivery is None) is (webhook is None):
         raise BadInput(
-            "give one delivery's id, or --webhook",
-            field="DELIVERY",
-            fix="`penstock webhooks deliveries` lists ids",
+            "give one delivery's id, or --webhook with an endpoint's",
+            field="--webhook",
+            fix="`penstock webhooks list` shows endpoints, `penstock webhooks deliveries ID` their messages",
         )
+    if missing and since is None:
+        raise BadInput("--missing needs --since", field="--since", fix="say how far back to look: --since 2d")
+    now = datetime.now(UTC)
     with open_api(admin=True) as api:
         if delivery is not None:
             sent = api.call("POST", f"/v1/deliveries/{part(delivery)}/replay")
             print_fields(sent, as_json=as_json)
             return
-        now = datetime.now(UTC)
         body: dict[str, Any] = {
             "types": types or ["*"], "missing": missing, "per_second": per_second, "dry_run": dry_run, "error": error,
             "since": None if since is None else moment(since, "--since", now),

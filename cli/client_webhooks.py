@@ -72,7 +72,9 @@ def add(
         as_json=as_json,
     )
     if not as_json:
-        typer.echo("\nKeep the secret now: it is not shown again.")
+        typer.echo(
+            f"\nKeep the secret now: it is not shown again. Try it: penstock webhooks test {made['id']}"
+        )
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -160,6 +162,7 @@ def send_test(
         "webhook_id": found["message_id"],
         "status": found["status"],
         "reason": (found["error"] or {}).get("message"),
+        "next_at": found["next_at"],
         **{name: tried.get(name) for name in names},
     }
     print_fields(outcome, as_json=as_json)
@@ -179,7 +182,13 @@ def deliveries(
     with open_api(admin=True) as api:
         path = f"/v1/webhooks/{part(webhook)}/deliveries"
         rows = api.call("GET", path, status=status, limit=limit)["items"]
+    if not as_json:
+        rows = [{**row, "error": _reason(row["error"])} for row in rows]
     print_rows(rows, DELIVERIES, as_json=as_json, empty="No deliveries.")
+
+
+def _reason(error: dict[str, Any] | None) -> str | None:
+    return None if error is None else f"{error['code']}: {error['message']}"
 
 
 app.command("replay")(replay)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from schemas.errors import Misconfigured, PenstockError
+from schemas.errors import BadInput, Misconfigured, PenstockError
 
 if TYPE_CHECKING:
     from infra.database import Database
@@ -42,12 +42,15 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 
 
 def stop_with_message(error: PenstockError) -> typer.Exit:
-    """Print what failed and what to do; 2 for usage and settings, 1 for the rest."""
+    """Print what failed and what to do; 2 for settings and for options that cannot be read, 1 for the rest."""
     where = f" [{error.field}]" if error.field and error.field not in error.message else ""
     typer.secho(f"error: {error.message}{where}", err=True, fg=typer.colors.RED)
     if error.fix:
         typer.echo(f"  fix: {error.fix}", err=True)
-    return typer.Exit(USAGE if isinstance(error, Misconfigured) else FAILED)
+    usage = isinstance(error, Misconfigured) or (
+        isinstance(error, BadInput) and (error.field or "").startswith("--")
+    )
+    return typer.Exit(USAGE if usage else FAILED)
 
 
 def serving_settings(**overrides: Any) -> Settings:

@@ -93,7 +93,11 @@ class EgressPolicy:
                 f"port {checked.port} may not be connected to", field="url", fix="use 443, 80, 8080 or 8443"
             )
         if checked.address is not None and (reason := self.refusal(checked.address, checked.port)):
-            raise BlockedTarget(f"the URL's address may not be connected to: {reason}", field="url")
+            raise BlockedTarget(
+                f"the URL's address may not be connected to: {reason}",
+                field="url",
+                fix="give a public address; for receivers inside a cluster an operator sets PENSTOCK_EGRESS_ALLOW",
+            )
         return checked
 
     def refusal(self, address: Address, port: int) -> str | None:

@@ -67,7 +67,9 @@ def read_url(url: str) -> CheckedUrl:
         raise _bad("the URL holds a control character")
     match = _URL.fullmatch(url)
     if match is None or match["scheme"].lower() not in _DEFAULT_PORTS:
-        raise _bad("the URL does not begin with http:// or https://")
+        raise _bad(
+            "the URL does not begin with http:// or https://", fix="write it like https://app.example/hooks"
+        )
     scheme = match["scheme"].lower()
     host, port, address = _authority(match["authority"], scheme)
     path = quote(match["path"] or "/", safe=_SAFE)
@@ -173,5 +175,5 @@ def _v6(text: str) -> IPv6Address:
     return address
 
 
-def _bad(message: str) -> BadInput:
-    return BadInput(message, field="url")
+def _bad(message: str, fix: str | None = None) -> BadInput:
+    return BadInput(message, field="url", fix=fix)

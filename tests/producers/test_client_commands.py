@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from cli.client_ask import read_events
-from cli.client_http import GatewayRefused
-from cli.client_listen import verify
+from cli.client_http import Api, GatewayRefused
+from cli.client_listen import DESCRIPTION, remove_leftovers, verify
+from cli.run import USAGE, stop_with_message
 from infra.signing_secrets import parse_secret
 from producers.gateway.server import Serving
 from schemas.errors import BadInput
@@ -119,8 +121,12 @@ async def test_webhooks_are_managed(run: Run) -> None:
         ("replay",),
         ("replay", "--webhook", "x", "y"),
         ("replay", "--webhook", "x", "--since", "soon"),
+        ("replay", "--webhook", "x", "--missing"),
+        ("add", "http://127.0.0.1:9/x", "--header", "no colon"),
     ):
-        assert isinstance((await run("webhooks", *arguments)).exception, BadInput)
+        refused = (await run("webhooks", *arguments)).exception
+        assert isinstance(refused, BadInput)
+        assert USAGE == stop_with_message(refused).exit_code
     assert (await run("webhooks", "remove", added["id"])).exit_code == 0
     assert "No webhooks" in (await run("webhooks", "list")).stdout
 
@@ -164,6 +170,22 @@ async def test_listen_registers_verifies_shows_and_cleans_up(
     assert (shown["verified"], shown["body"]["type"]) == (True, "document.indexed")
     assert process.returncode == 0
     assert (await client.call("GET", "/v1/webhooks")).json()["items"] == []
+
+
+async def test_what_a_killed_listener_left_is_removed(client: Client, gateway: Serving) -> None:
+    """The next one at the same address removes its endpoint, and no other."""
+    url, others = (
+        "http://127.0.0.1:8430/",
+        [("http://127.0.0.1:8430/", "mine"), ("http://127.0.0.1:9/", DESCRIPTION)],
+    )
+    for address, description in [(url, DESCRIPTION), *others]:
+        await client.call("POST", "/v1/webhooks", json={"url": address, "description": description})
+    with httpx2.Client(
+        base_url=gateway.url, headers={"authorization": f"Bearer {client.key}"}, trust_env=False
+    ) as http:
+        await asyncio.to_thread(remove_leftovers, Api(http), url)
+    left = (await client.call("GET", "/v1/webhooks")).json()["items"]
+    assert others == [(one["url"], one["description"]) for one in left]
 
 
 async def test_settings_are_listed_and_changed(run: Run, tmp_path: Path) -> None:
