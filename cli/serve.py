@@ -133,13 +133,16 @@ def migrate() -> None:
 def maintain(
     once: Annotated[bool, typer.Option(help="Do what is due now and stop.")] = False,
 ) -> None:
-    """Do what only the owner may: partitions ahead of time, retention, indexes. Runs until SIGTERM."""
+    """Do what only the owner may: partitions ahead of time, retention, indexes, sealing again. Runs until SIGTERM."""
     tie_to_owner()
     settings = serving_settings()
     start_logging(settings)
     from infra.maintain import Maintainer
+    from infra.secretbox import SecretBox
 
-    run_async(Maintainer(settings.need("PENSTOCK_DATABASE_OWNER_URL")).run(once=once))
+    keys = settings.secret_keys
+    box = None if keys is None else SecretBox.from_keys(keys.get_secret_value())
+    run_async(Maintainer(settings.need("PENSTOCK_DATABASE_OWNER_URL"), box=box).run(once=once))
 
 
 def add_to(app: typer.Typer) -> None:

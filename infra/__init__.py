@@ -47,6 +47,9 @@ tenants         tenants, as an operator sees them
 limits          what a tenant may have
 replies         answers, kept for requests that come again
 endpoints       webhook endpoints and their secrets
+deliveries      messages to them, with their attempts
+sealed_headers  endpoints' own headers: names in the clear, values sealed
+reseal          what an earlier key sealed, or nobody, sealed by the first key
 replays         webhook messages sent again
 filters         metadata filters become parameters
 push            ids onto arq queues, into lanes

@@ -6,7 +6,7 @@ event, which the caller pushes after the commit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,16 +16,18 @@ from infra import outbox
 from infra.database import Connection, queries
 from infra.egress.headers import check_headers
 from infra.filters import compile_filter
+from infra.sealed_headers import Kept, seal_headers
 from infra.secretbox import SecretBox
 from infra.signing_secrets import new_secret, rotate, seal_secret
 from schemas.errors import BadInput, Conflict, NotFound
 from schemas.ids import new_event_id, uuid7
 from schemas.registry import Direction, types_of
-from schemas.states import DeliveryState, EndpointState
+from schemas.states import EndpointState
 from schemas.work import Publication, Pushable
 
 TEST_TYPE = "webhook.test"
 OVERLAP = 24 * 3600.0
+MOST_SECRETS = 5
 _RESERVED = ("webhook-", "content-")
 
 
@@ -101,16 +103,24 @@ async def create_endpoint(
     endpoint_id = uuid7()
     given = new_secret() if secret is None else secret
     sealed = seal_secret(box, given, tenant=tenant, endpoint=str(endpoint_id))
+    columns = _columns(endpoint, _sealed(box, endpoint, tenant, endpoint_id))[:-1]
     row = await connection.fetchrow(
-        queries("gateway_endpoints").create, tenant, endpoint_id, *_columns(endpoint)[:-1], [sealed]
+        queries("gateway_endpoints").create, tenant, endpoint_id, *columns, [sealed]
     )
     assert row is not None
     return shown(dict(row)) | {"secret": given}
 
 
-def _columns(one: Endpoint) -> list[Any]:
+def _sealed(box: SecretBox | None, one: Endpoint, tenant: str, endpoint_id: UUID) -> Kept:
+    if not one.headers:
+        return {}
+    assert box is not None
+    return seal_headers(box, one.headers, tenant=tenant, endpoint=str(endpoint_id))
+
+
+def _columns(one: Endpoint, headers: Kept) -> list[Any]:
     return [
-        one.url, list(one.types), one.filter, one.payload, dict(one.headers), one.timeout_seconds,
+        one.url, list(one.types), one.filter, one.payload, dict(headers), one.timeout_seconds,
         one.rate_limit, one.callback_prefix, one.description, one.status,
     ]  # fmt: skip
 
@@ -136,12 +146,17 @@ async def list_endpoints(
 
 
 async def change_endpoint(
-    connection: Connection, tenant: str, endpoint_id: UUID, changes: Mapping[str, Any]
+    connection: Connection,
+    box: SecretBox | None,
+    tenant: str,
+    endpoint_id: UUID,
+    changes: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Change what an owner may change.
 
     Args:
         connection: acts for the tenant.
+        box: seals headers; not needed where none are given.
         tenant: whose endpoint it is.
         endpoint_id: which one.
         changes: fields of `Endpoint`, checked for shape already.
@@ -155,13 +170,14 @@ async def change_endpoint(
     if row is None:
         raise _not_found()
     before = Endpoint(
-        row["url"], tuple(row["types"]), row["filter"], row["payload"], row["headers"],
+        row["url"], tuple(row["types"]), row["filter"], row["payload"], {},
         row["timeout_seconds"], row["rate_limit"], row["callback_prefix"], row["description"], row["status"],
     )  # fmt: skip
     given: dict[str, Any] = {**changes, "types": tuple(changes.get("types", before.types))}
     after = replace(before, **given)
     after.check()
-    changed = await connection.fetchrow(sql.change, tenant, endpoint_id, *_columns(after))
+    headers = row["headers"] if "headers" not in changes else _sealed(box, after, tenant, endpoint_id)
+    changed = await connection.fetchrow(sql.change, tenant, endpoint_id, *_columns(after, headers))
     assert changed is not None
     return shown(dict(changed))
 
@@ -192,6 +208,7 @@ async def rotate_secret(
 
     Raises:
         NotFound: the tenant has none of that id.
+        Conflict: as many secrets sign already as a header can well carry.
     """
     sql = queries("gateway_endpoints")
     row = await connection.fetchrow(sql.lock, tenant, endpoint_id)
@@ -203,66 +220,15 @@ async def rotate_secret(
     living = [
         one for one in row["secrets"] if one["until"] is None or datetime.fromisoformat(one["until"]) > now
     ]
+    if overlap > 0 and len(living) >= MOST_SECRETS:
+        raise Conflict(
+            f"{MOST_SECRETS} secrets sign for this endpoint already",
+            field="overlap_seconds",
+            fix="wait until an overlap has passed, or give 0, which ends all secrets before the new one",
+        )
     entries = rotate(living, fresh, now + timedelta(seconds=overlap))
     await connection.execute(sql.set_secrets, tenant, endpoint_id, entries)
     return await show_endpoint(connection, tenant, endpoint_id) | {"secret": given}
-
-
-async def list_deliveries(
-    connection: Connection,
-    tenant: str,
-    endpoint_id: UUID,
-    *,
-    status: DeliveryState | None,
-    after: UUID | None,
-    limit: int,
-) -> list[dict[str, Any]]:
-    """Messages to an endpoint with their attempts, newest first; one more than `limit` when there are more.
-
-    Raises:
-        NotFound: the tenant has no such endpoint.
-    """
-    sql = queries("gateway_endpoints")
-    await show_endpoint(connection, tenant, endpoint_id)
-    state = None if status is None else str(status)
-    return await _tried(
-        connection,
-        tenant,
-        await connection.fetch(sql.deliveries, tenant, endpoint_id, state, after, limit + 1),
-    )
-
-
-async def show_delivery(connection: Connection, tenant: str, delivery_id: UUID) -> dict[str, Any]:
-    """One message with its attempts.
-
-    Raises:
-        NotFound: the tenant has none of that id.
-    """
-    rows = await connection.fetch(queries("gateway_endpoints").delivery, tenant, delivery_id)
-    if not rows:
-        raise NotFound("there is no such delivery")
-    [shown_row] = await _tried(connection, tenant, rows)
-    return shown_row
-
-
-async def _tried(connection: Connection, tenant: str, rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Deliveries with their attempts."""
-    tried: dict[UUID, list[dict[str, Any]]] = {row["delivery_id"]: [] for row in rows}
-    for attempt in await connection.fetch(queries("gateway_endpoints").attempts, tenant, list(tried)):
-        tried[attempt["delivery_id"]].append(
-            {
-                name: attempt[name]
-                for name in ("attempt", "status_code", "elapsed_ms", "error", "response_head", "at")
-            }
-        )
-    return [
-        {
-            "id": str(row["delivery_id"]),
-            **{name: value for name, value in row.items() if name != "delivery_id"},
-        }
-        | {"tried": tried[row["delivery_id"]]}
-        for row in rows
-    ]
 
 
 async def send_test(connection: Connection, tenant: str, endpoint_id: UUID) -> tuple[UUID, list[Pushable]]:

@@ -16,6 +16,8 @@ import structlog
 from infra import spaces
 from infra.database import Connection, Database, queries
 from infra.index_policy import Action
+from infra.reseal import reseal_endpoints
+from infra.secretbox import SecretBox
 from schemas.errors import PenstockError
 from schemas.ids import uuid7_floor
 
@@ -44,9 +46,17 @@ class Retention:
 class Maintainer:
     """Does what is due, again and again."""
 
-    def __init__(self, owner_url: str, *, every: float = 3600.0, retention: Retention | None = None) -> None:
-        """Log in as the owner; `every` in seconds."""
+    def __init__(
+        self,
+        owner_url: str,
+        *,
+        every: float = 3600.0,
+        retention: Retention | None = None,
+        box: SecretBox | None = None,
+    ) -> None:
+        """Log in as the owner; `every` in seconds; secrets are sealed again where there is a box to do it with."""
         self._url = owner_url
+        self._box = box
         self._every = every
         self._retention = retention or Retention()
 
@@ -99,6 +109,7 @@ class Maintainer:
                 for name, statement, days in self._prunes():
                     done[name] = _count(await connection.execute(statement, days))
                 done["reservations"] = _count(await connection.execute(sql.prune_reservations))
+                done["resealed"] = await self._reseal(connection)
             finally:
                 await connection.execute(sql.unlock, LOCK)
         _log.info("maintain.round", **done)
@@ -116,6 +127,17 @@ class Maintainer:
             finally:
                 await connection.execute(sql.unlock, LOCK)
 
+    async def _reseal(self, connection: Connection) -> int:
+        """Have the first key seal what another one did, or nobody."""
+        if self._box is not None:
+            return await reseal_endpoints(connection, self._box)
+        if await connection.fetchval(queries("maintain").headers_in_the_clear):
+            _log.warning(
+                "maintain.headers_in_the_clear",
+                next_step="give `penstock maintain` PENSTOCK_SECRET_KEYS, as the gateway has them",
+            )
+        return 0
+
     def _prunes(self) -> list[tuple[str, str, int]]:
         """What is deleted row by row, the statement, and after how many days."""
         sql, kept = queries("maintain"), self._retention
@@ -127,6 +149,7 @@ class Maintainer:
             ("embedding_cache", sql.prune_embedding_cache, kept.embedding_cache),
             ("recall_samples", sql.prune_recall, kept.recall_samples),
             ("replies", sql.prune_replies, kept.replies),
+            ("webhook_replays", sql.prune_replays, kept.event_keys),
         ]
 
     async def _drop_old(self, connection: Connection, table: str) -> int:

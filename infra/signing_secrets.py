@@ -71,13 +71,11 @@ def seal_secret(box: SecretBox, secret: str, *, tenant: str, endpoint: str) -> S
 def rotate(
     entries: Sequence[Mapping[str, object]], fresh: SealedSecret, until: datetime
 ) -> list[SealedSecret]:
-    """The endpoint's entries with a new current secret; the ones before go on signing until then."""
-    kept = [
-        SealedSecret(
-            id=str(entry["id"]), box=str(entry["box"]), until=str(entry["until"] or until.isoformat())
-        )
-        for entry in entries
-    ]
+    """The endpoint's entries with a new current secret; the ones before go on signing until then at the latest."""
+    kept = []
+    for entry in entries:
+        ends = until if entry["until"] is None else min(until, datetime.fromisoformat(str(entry["until"])))
+        kept.append(SealedSecret(id=str(entry["id"]), box=str(entry["box"]), until=ends.isoformat()))
     return [fresh, *kept]
 
 

@@ -60,6 +60,8 @@ def test_rotation_overlaps(box: SecretBox) -> None:
     assert [[32, 24], [32]] == [keys(NOW), keys(NOW + timedelta(hours=2))]
     third = signing_secrets.rotate(entries, first, NOW + timedelta(hours=9))
     assert (NOW + timedelta(hours=1)).isoformat() == third[2]["until"]
+    leaked = signing_secrets.rotate(third, second, NOW)
+    assert [None, *[NOW.isoformat()] * 3] == [entry["until"] for entry in leaked]
 
 
 def test_secrets_belong_to_their_endpoint(box: SecretBox) -> None:

@@ -73,16 +73,23 @@ async def test_an_endpoint_is_made_changed_and_removed(client: Client) -> None:
 
 
 async def test_secrets_are_sealed_at_rest(client: Client, owner_database: Database) -> None:
-    """Neither a given secret nor a made one stands in the database in the clear."""
+    """Neither a secret nor the value of a header stands in the database in the clear; what a change leaves out stays."""
     given = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVowMTIzNDU="
-    made = await client.call("POST", "/v1/webhooks", json={**HOOK, "secret": given})
+    token = {"headers": {"Authorization": "Bearer canary"}}
+    made = await client.call("POST", "/v1/webhooks", json={**HOOK, "secret": given, **token})
     assert made.json()["secret"] == given
+    path = f"/v1/webhooks/{made.json()['id']}"
+    for change in ({"description": "ERP"}, {"headers": {"X-Next": "canary"}}, {"timeout_seconds": 3}):
+        assert "canary" not in (await client.call("PATCH", path, json=change)).text
+    assert (await client.call("GET", path)).json()["headers"] == {"X-Next": "…"}
     async with owner_database.connection() as connection:
         row = await connection.fetchval(
             "SELECT w::text FROM webhook_endpoints w WHERE endpoint_id = $1", UUID(made.json()["id"])
         )
     assert given.removeprefix("whsec_") not in row
     assert "ABCDEFGHIJKLMNOPQRSTUVWXYZ" not in row
+    assert "X-Next" in row
+    assert "canary" not in row
 
 
 @pytest.mark.parametrize(
@@ -116,12 +123,14 @@ async def test_a_test_message_arrives_signed_and_can_be_replayed(
 ) -> None:
     """A test message verifies with the standard library, is listed with its attempt, and a replay keeps its id."""
     await drive.use("deliver")
-    made = (await client.call("POST", "/v1/webhooks", json={"url": receiver.url})).json()
+    hook = {"url": receiver.url, "headers": {"Authorization": "Bearer t"}}
+    made = (await client.call("POST", "/v1/webhooks", json=hook)).json()
     sent = await client.call("POST", f"/v1/webhooks/{made['id']}/test")
     assert sent.status_code == 202
     await drive.settle(client.tenant)
     [(headers, body)] = receiver.got
     assert Webhook(made["secret"]).verify(body, headers)["type"] == "webhook.test"
+    assert headers["authorization"] == "Bearer t"
     listed = (await client.call("GET", f"/v1/webhooks/{made['id']}/deliveries")).json()["items"]
     assert [(one["id"], one["status"], one["message_id"]) for one in listed] == [
         (sent.json()["delivery_id"], "delivered", headers["webhook-id"])
@@ -155,8 +164,13 @@ async def test_a_rotated_secret_signs_beside_the_one_before(
     await drive.settle(client.tenant)
     headers, body = receiver.got[1]
     assert Webhook(last.json()["secret"]).verify(body, headers)["type"] == "webhook.test"
-    with pytest.raises(WebhookVerificationError):
-        Webhook(rotated["secret"]).verify(body, headers)
+    for ended in (made["secret"], rotated["secret"]):
+        with pytest.raises(WebhookVerificationError):
+            Webhook(ended).verify(body, headers)
+    for _ in range(4):
+        await client.call("POST", f"/v1/webhooks/{made['id']}/rotate", json={})
+    refused = await client.call("POST", f"/v1/webhooks/{made['id']}/rotate", json={})
+    assert (refused.status_code, refused.json()["field"]) == (409, "overlap_seconds")
 
 
 async def test_another_tenants_endpoints_do_not_exist(client: Client, new_client: NewClient) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from infra.coalesce import Coalescer
 from infra.database import Database, queries
+from infra.sealed_headers import Kept
 from schemas.errors import NotFound
 from schemas.states import DeliveryState, EndpointState, is_final
 
@@ -24,6 +25,7 @@ class Due:
         attempts: charged attempts so far.
         body: the bytes that are signed and sent, the same at every attempt.
         url: the endpoint's, or the callback's under its prefix.
+        headers: the endpoint's own, values sealed.
         secrets: the endpoint's sealed secrets.
         rate_limit: messages per second that the endpoint's owner allows; None for as many as it takes.
         failing_since: when the endpoint's unbroken series of failures began.
@@ -41,7 +43,7 @@ class Due:
     body: bytes
     url: str
     endpoint_status: EndpointState
-    headers: Mapping[str, str]
+    headers: Kept
     timeout: float
     secrets: Sequence[Mapping[str, Any]]
     rate_limit: float | None

@@ -17,6 +17,7 @@ import structlog
 
 from infra.database import Connection, queries
 from infra.egress import Egress
+from infra.sealed_headers import open_headers
 from infra.secretbox import SecretBox
 from infra.signing_secrets import open_secrets
 from schemas.errors import Misconfigured, PenstockError, Permanent
@@ -104,19 +105,19 @@ class Deliverer:
     async def _attempt(self, due: Due) -> Attempt:
         """Sign and send; a secret that does not open is our fault, and the message waits for an operator."""
         now = datetime.now(UTC)
+        tenant, endpoint = due.tenant_id, str(due.endpoint_id)
         try:
-            keys = open_secrets(
-                self.box, due.secrets, tenant=due.tenant_id, endpoint=str(due.endpoint_id), now=now
-            )
+            keys = open_secrets(self.box, due.secrets, tenant=tenant, endpoint=endpoint, now=now)
+            headers = open_headers(self.box, due.headers, tenant=tenant, endpoint=endpoint)
         except (Misconfigured, Permanent) as error:
             _log.error(
                 "deliver.secret_not_opened",
-                endpoint=str(due.endpoint_id),
+                endpoint=endpoint,
                 error=error.message,
                 next_step=error.fix,
             )
             return Attempt(OurFault(error.field or error.code, error.message), 0.0, None, now)
-        return await send(self.egress, due, keys)
+        return await send(self.egress, due, headers, keys)
 
     def _decided(self, work: Work, due: Due, attempt: Attempt, pause: float | None) -> Outcome:
         now = datetime.now(UTC)
@@ -149,6 +150,19 @@ class Deliverer:
                 return Later(delay, Shared(write_all, record), reason=reason)
             case Dead(reason=reason) | Disable(reason=reason):
                 raise GaveUp(reason, record)
+
+    async def on_lost(self, work: Work, error: PenstockError) -> Outcome:
+        """A worker that dies says nothing of the messages that it held: a fault of ours, after which they rest.
+
+        Raises:
+            GaveUp: its workers die for longer than any receiver may be away.
+            NotFound: the delivery or its endpoint was deleted.
+        """
+        due = await self.loader.load(work.tenant_id, delivery_id_of(work))
+        if due.is_over:
+            return Done()
+        attempt = Attempt(OurFault(error.code, error.message), 0.0, None, datetime.now(UTC))
+        return self._decided(work, due, attempt, None)
 
     @staticmethod
     async def on_dead(connection: Connection, work: Work, error: PenstockError) -> Sequence[Publication]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -42,8 +42,8 @@ class Attempt:
         return self.result.status if isinstance(self.result, Replied) else None
 
 
-async def send(egress: Egress, due: Due, keys: Sequence[bytes]) -> Attempt:
-    """Send the stored bytes once, with a new timestamp and signature.
+async def send(egress: Egress, due: Due, own: Mapping[str, str], keys: Sequence[bytes]) -> Attempt:
+    """Send the stored bytes once, with the owner's own headers and a new timestamp and signature.
 
     Whatever the door raises becomes the attempt's result: a target that was blocked was not connected to, so there is
     no reply that could be stored or shown.
@@ -52,7 +52,7 @@ async def send(egress: Egress, due: Due, keys: Sequence[bytes]) -> Attempt:
     started = time.perf_counter()
     headers = {
         # The owner's headers never replace those that the receiver verifies by.
-        **{name: value for name, value in due.headers.items() if name.lower() not in _OWN},
+        **{name: value for name, value in own.items() if name.lower() not in _OWN},
         "content-type": "application/json",
         "user-agent": USER_AGENT,
         **({} if due.traceparent is None else {"traceparent": due.traceparent}),

@@ -56,6 +56,26 @@ WITH gone AS (
 DELETE FROM event_keys k USING gone
 WHERE k.tenant_id = gone.tenant_id AND k.source = 'penstock:gateway/requests' AND k.event_id = gone.event_id
 
+-- name: prune_replays
+-- Nonces of webhook replays older than so many days, like the idempotency keys of events.
+DELETE FROM webhook_replays WHERE created_at < now() - $1::int * interval '1 day'
+
 -- name: prune_recall
 -- Samples of recall older than so many days.
 DELETE FROM recall_samples WHERE taken_at < now() - $1::int * interval '1 day'
+
+-- name: sealed_endpoints
+-- Webhook endpoints with what is sealed in their rows, after a place.
+SELECT tenant_id, endpoint_id, secrets, headers
+FROM webhook_endpoints
+WHERE $2::uuid IS NULL OR (tenant_id, endpoint_id) > ($1::text, $2::uuid)
+ORDER BY tenant_id, endpoint_id LIMIT $3
+
+-- name: reseal_endpoint
+-- The same contents under another key, unless they changed since they were read.
+UPDATE webhook_endpoints SET secrets = $5, headers = $6
+WHERE tenant_id = $1 AND endpoint_id = $2 AND secrets = $3 AND headers = $4
+
+-- name: headers_in_the_clear
+-- Whether an earlier version left values of headers unsealed.
+SELECT EXISTS (SELECT FROM webhook_endpoints WHERE headers @? '$.* ? (@.type() == "string")')

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from infra import endpoints, replays
+from infra.deliveries import list_deliveries, show_delivery
 from infra.endpoints import Endpoint
 from infra.keys import Scope
 from infra.limits import check_endpoints
@@ -90,8 +91,11 @@ async def change(request: Request, caller: Admin, webhook_id: str) -> Response:
     changes = body.model_dump(exclude_unset=True)
     if body.url is not None:
         gateway.egress.check_url(body.url)
+    box = gateway.need_box() if body.headers else None
     async with gateway.database.transaction(caller.tenant_id) as connection:
-        changed = await endpoints.change_endpoint(connection, caller.tenant_id, as_uuid(webhook_id), changes)
+        changed = await endpoints.change_endpoint(
+            connection, box, caller.tenant_id, as_uuid(webhook_id), changes
+        )
     return json_response(changed)
 
 
@@ -147,7 +151,7 @@ async def deliveries(
     """The messages to an endpoint with every attempt, newest first; never their bodies."""
     place = decode_cursor(query.cursor, [str])
     async with gateway_of(request).database.transaction(caller.tenant_id, readonly=True) as connection:
-        items = await endpoints.list_deliveries(
+        items = await list_deliveries(
             connection,
             caller.tenant_id,
             as_uuid(webhook_id),
@@ -195,9 +199,7 @@ async def replay_many(request: Request, caller: Admin, webhook_id: str) -> Respo
 async def delivery(request: Request, caller: Watcher, delivery_id: str) -> Response:
     """One message with every attempt; never its body."""
     async with gateway_of(request).database.transaction(caller.tenant_id, readonly=True) as connection:
-        return json_response(
-            await endpoints.show_delivery(connection, caller.tenant_id, as_uuid(delivery_id))
-        )
+        return json_response(await show_delivery(connection, caller.tenant_id, as_uuid(delivery_id)))
 
 
 @router.post("/v1/deliveries/{delivery_id}/replay", status_code=202, responses=answers(DeliveryAccepted, 202))

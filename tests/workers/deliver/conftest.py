@@ -12,6 +12,7 @@ import pytest
 from infra import outbox
 from infra.database import Database
 from infra.outbox import Said
+from infra.sealed_headers import seal_headers
 from infra.secretbox import SecretBox
 from infra.settings import Settings
 from infra.signing_secrets import SealedSecret, new_secret, seal_secret
@@ -61,7 +62,7 @@ async def register(tenant: str, gateway_database: Database, settings: Settings) 
                 endpoint,
                 url,
                 list(types),
-                headers or {},
+                seal_headers(box, headers or {}, tenant=tenant, endpoint=str(endpoint)),
                 timeout,
                 entries,
                 callback_prefix,
