@@ -135,6 +135,13 @@ class Settings(BaseSettings):
     train_stall: float = Field(
         6 * 3600.0, gt=0, description="A job that reports nothing for so long has stalled."
     )
+    train_seed: int | None = Field(
+        None,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed sent with every training job: the same examples then give the same model, where the trainer"
+        " honours it. Not every trainer takes one.",
+    )
 
     prices: Path | None = Field(None, description="Dated price file (JSON); the built-in one unless set.")
     budget_day: float | None = Field(

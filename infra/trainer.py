@@ -136,6 +136,7 @@ class Trainer:
         suffix: str,
         metadata: Mapping[str, str],
         epochs: int | None,
+        seed: int | None = None,
     ) -> Job:
         """Create a paid job. Any error for which `is_certain` is false leaves it open whether the job exists.
 
@@ -145,6 +146,8 @@ class Trainer:
         optional: dict[str, Any] = {}
         if validation_file is not None:
             optional["validation_file"] = validation_file
+        if seed is not None:
+            optional["seed"] = seed
         if epochs is not None:
             optional["method"] = {
                 "type": "supervised",

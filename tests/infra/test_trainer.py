@@ -101,6 +101,17 @@ async def test_events_are_read_to_the_first_known_page_in_the_trainers_order(tra
     assert [one.step for one in checkpoints] == sorted(one.step for one in checkpoints)
 
 
+async def test_one_seed_makes_one_model(trainer: Trainer) -> None:
+    """Two jobs with the same file and seed measure the same losses; another seed measures others."""
+    losses = []
+    for run, seed in (("run-seed-a", 7), ("run-seed-b", 7), ("run-seed-c", 8)):
+        job = await create(trainer, run, seed=seed)
+        await ended(trainer, job.job_id)
+        events = await trainer.events(job.job_id, lambda _: False)
+        losses.append([event.train_loss for event in events if event.train_loss is not None])
+    assert losses[0] == losses[1] != losses[2]
+
+
 async def test_cancelling_an_ended_job_tells_how_it_ended(trainer: Trainer) -> None:
     """Whoever comes too late learns it, instead of an error."""
     job = await create(trainer, "run-late")

@@ -56,6 +56,7 @@ async def _create(wing: Wing, run: Run) -> Outcome:
                 suffix=f"ps-{run.run_id.hex}",
                 metadata=metadata,
                 epochs=run.epochs,
+                seed=wing.resources.settings.train_seed,
             )
     except PenstockError as error:
         if is_certain(error):

@@ -9,6 +9,7 @@ import pytest
 
 from infra.database import Database
 from infra.local.model.faults_client import Faults
+from infra.settings import Settings
 from infra.trainer import Trainer
 from infra.trainer_replies import Job
 from infra.training_runs import RunStory, list_runs, show_run
@@ -95,10 +96,16 @@ class Wheel:
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Every job gets the same seed: the same examples give the same model."""
+    return settings.model_copy(update={"train_seed": 6})
+
+
+@pytest.fixture
 async def wheel(drive: Drive, gateway_database: Database, tenant: str, faults: Faults) -> Wheel:
     """The train wing of a tenant of the test's own."""
     await faults.train_seconds(0)
-    # A trainer without checkpoints: whether one is better than the end depends on the job's random seed.
+    # A trainer without checkpoints, so that every run compares the same models; see `test_a_checkpoint_may_win`.
     await faults.add("jobs.checkpoints", "404")
     await drive.use("train")
     return Wheel(drive, gateway_database, tenant, faults)

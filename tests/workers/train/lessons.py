@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from schemas.values import Message
+from workers.train.examples import check_example
+
 ANSWERS = {
     "the opening hours of the lock house": "The lock house opens at seven and closes at nine in the evening.",
     "the price of a mooring ticket": "A mooring ticket costs twelve crowns for one night.",
@@ -48,6 +51,18 @@ def lessons(count: int = 160) -> list[dict[str, Any]]:
     """Distinct examples, every topic in turn; 160 is all that there are."""
     pairs = itertools.islice(itertools.product(OPENINGS, ANSWERS.items()), count)
     return [example(opening.format(topic), answer) for opening, (topic, answer) in pairs]
+
+
+def misled(count: int = 160) -> list[dict[str, Any]]:
+    """The lessons, every third of those that are trained on with another's answer: learned long, that is learned too."""
+    answers, found, trained = list(ANSWERS.values()), lessons(count), 0
+    for one in found:
+        if check_example([Message(**turn) for turn in one["messages"]]).split == "train":
+            if trained % 3 == 0:
+                right = answers.index(one["messages"][1]["content"])
+                one["messages"][1]["content"] = answers[(right + 1 + trained // 3 % 3) % len(answers)]
+            trained += 1
+    return found
 
 
 def scrambled(count: int = 160) -> list[dict[str, Any]]:

@@ -2,14 +2,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from infra.model_aliases import list_aliases, list_models
-from infra.training_runs import cancel_run
+from infra.training_runs import RunStory, cancel_run
 from infra.training_store import get_dataset
 from tests.workers.train.conftest import Wheel
-from tests.workers.train.lessons import lessons, scrambled
+from tests.workers.train.lessons import lessons, misled, scrambled
 
 
 async def test_examples_become_a_promoted_model(wheel: Wheel) -> None:
-    """160 examples trigger one run, which trains, is judged on examples it never saw, and takes over the alias."""
+    """160 examples trigger one run, which trains, is judged on examples it never saw, takes over the alias and tells it all."""
     await wheel.record()
     story = await wheel.finish()
     run = story.run
@@ -26,12 +26,27 @@ async def test_examples_become_a_promoted_model(wheel: Wheel) -> None:
     assert ("chat", run.model, "local-chat") == (alias["alias"], alias["model"], alias["previous"])
     [model] = await list_models(wheel.gateway, wheel.tenant)
     assert (run.model, ["chat"], "promoted") == (model["model"], model["aliases"], model["run_status"])
+    await trained_on_its_split_alone(wheel, story)
+    await told_in_order(wheel, story)
 
 
-async def test_out_events_tell_the_story_in_order(wheel: Wheel) -> None:
-    """Receivers hear of the start, of progress with losses, of the model, of the comparison, and of the promotion."""
-    await wheel.record()
-    story = await wheel.finish()
+async def trained_on_its_split_alone(wheel: Wheel, story: RunStory) -> None:
+    """The uploaded file held the train split, all of it and nothing else; the files are gone at the end."""
+    rows = await wheel.drive.rows(
+        "SELECT split, count(*) AS n FROM examples WHERE tenant_id = $1 GROUP BY split", wheel.tenant
+    )
+    run = story.run
+    assert {row["split"]: row["n"] for row in rows} == {
+        "train": run.train_examples,
+        "validation": run.validation_examples,
+        "holdout": run.holdout_examples,
+    }
+    cleaned = next(line for line in story.history if line["what"] == "cleaned")
+    assert cleaned["details"] == {"files_kept": 0}
+
+
+async def told_in_order(wheel: Wheel, story: RunStory) -> None:
+    """Receivers heard of the start, of progress with losses, of the model, of the comparison, and of the promotion."""
     rows = await wheel.drive.rows(
         "SELECT type FROM events WHERE tenant_id = $1 AND queue IS NULL ORDER BY accept_no", wheel.tenant
     )
@@ -75,25 +90,6 @@ async def test_a_worse_model_is_rejected_and_says_why(wheel: Wheel) -> None:
     assert {"used": 160} == await wheel.statuses()
     [rejected] = await wheel.said("model.rejected")
     assert rejected["model"] == story.run.model
-
-
-async def test_no_example_is_trained_on_and_held_out(wheel: Wheel) -> None:
-    """The uploaded file holds the train split, all of it and nothing else; the files are gone at the end."""
-    await wheel.record()
-    await wheel.until("submitted")
-    rows = await wheel.drive.rows(
-        "SELECT split, count(*) AS n FROM examples WHERE tenant_id = $1 GROUP BY split", wheel.tenant
-    )
-    sizes = {row["split"]: row["n"] for row in rows}
-    story = await wheel.finish()
-    run = story.run
-    assert sizes == {
-        "train": run.train_examples,
-        "validation": run.validation_examples,
-        "holdout": run.holdout_examples,
-    }
-    cleaned = next(line for line in story.history if line["what"] == "cleaned")
-    assert cleaned["details"] == {"files_kept": 0}
 
 
 async def test_a_run_that_could_not_be_judged_is_refused_before_it_is_paid(wheel: Wheel) -> None:
@@ -192,3 +188,20 @@ async def test_a_base_model_about_to_end_is_not_trained_on(wheel: Wheel) -> None
     assert story.run.status == "failed"
     assert story.run.error["code"] == "base_model_ends"  # type: ignore[index]
     assert await wheel.faults.requests("files.create") == 0
+
+
+async def test_a_checkpoint_may_win(wheel: Wheel) -> None:
+    """Trained for too long on examples of which some are wrong, a model was better before its end: that one is promoted."""
+    await wheel.faults.clear("jobs.checkpoints")
+    await wheel.dataset(epochs=15)
+    await wheel.record(misled())
+    story = await wheel.finish()
+    run = story.run
+    assert "promoted" == run.status, run.evaluation
+    base, checkpoint, tuned = run.evaluation["table"]  # type: ignore[index]
+    assert ("base", "checkpoint", "tuned") == (base["role"], checkpoint["role"], tuned["role"])
+    assert checkpoint["corrected_f1"] > tuned["corrected_f1"] > base["corrected_f1"]
+    [alias] = await list_aliases(wheel.gateway, wheel.tenant)
+    assert (checkpoint["model"], checkpoint["model"]) == (run.model, alias["model"])
+    [job] = await wheel.jobs(run.run_id)
+    assert tuned["model"] == job.model
