@@ -319,8 +319,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)
 SELECT deployment_id FROM deployment
 
 -- name: answer
--- The question and answer that feedback is about.
-SELECT question, answer, status, alias, model, passages, citations FROM answers WHERE tenant_id = $1 AND query_id = $2
+-- The question and answer that feedback is about; a follow-up question as it was searched for, standing alone.
+SELECT coalesce(standalone, question) AS question, answer, status, alias, model, passages, citations FROM answers WHERE tenant_id = $1 AND query_id = $2
 
 -- name: feedback_dataset
 -- Where feedback about answers of an alias belongs: the alias's first dataset.
@@ -341,15 +341,20 @@ FROM (
 -- What the base model answered without a try is neither: the tuned one was being avoided.
 WHERE instead OR model IS DISTINCT FROM $4
 
+-- name: serving_models
+-- What all tenants' aliases mean, tuned or not, with what their owners were told of its end.
+SELECT * FROM serving_models($1)
+
 -- name: warn
--- Notes when a model ends, and of how many days before its end somebody is told now; no row when that was done.
-UPDATE models SET shutdown_date = $3, warned_days = $4
-WHERE tenant_id = $1 AND model = $2 AND (warned_days IS NULL OR warned_days > $4)
+-- Notes of how many days before its end an alias's owner is told now; no row when that was done.
+INSERT INTO model_warnings AS w (tenant_id, alias, model, ends_on, warned_days) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (tenant_id, alias, model) DO UPDATE SET ends_on = excluded.ends_on, warned_days = excluded.warned_days
+WHERE w.ends_on <> excluded.ends_on OR w.warned_days > excluded.warned_days
 RETURNING model
 
 -- name: set_shutdown
--- Notes when a model ends, or that it does not.
-UPDATE models SET shutdown_date = $3, warned_days = CASE WHEN $3::date IS NULL THEN NULL ELSE warned_days END
+-- Notes when a tuned model ends, or that it does not.
+UPDATE models SET shutdown_date = $3
 WHERE tenant_id = $1 AND model = $2 AND shutdown_date IS DISTINCT FROM $3
 
 -- name: contexts

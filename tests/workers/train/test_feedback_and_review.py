@@ -26,17 +26,23 @@ from tests.workers.train.lessons import lessons
 SMALL: dict[str, Any] = {"threshold": 24, "minimum": 10, "holdout_minimum": 4}
 
 
-async def answered(wheel: Wheel, status: str = "answered", answer: str | None = "An old answer.") -> UUID:
+async def answered(
+    wheel: Wheel,
+    status: str = "answered",
+    answer: str | None = "An old answer.",
+    standalone: str | None = None,
+) -> UUID:
     """A question that was answered."""
     query_id = uuid4()
     async with wheel.drive.owner.connection() as connection:
         await connection.execute(
-            "INSERT INTO answers (tenant_id, query_id, status, question, collections, answer)"
-            " VALUES ($1, $2, $3, 'How deep is it?', '{c}', $4)",
+            "INSERT INTO answers (tenant_id, query_id, status, question, collections, answer, standalone)"
+            " VALUES ($1, $2, $3, 'How deep is it?', '{c}', $4, $5)",
             wheel.tenant,
             query_id,
             status,
             answer,
+            standalone,
         )
     return query_id
 
@@ -70,6 +76,14 @@ async def test_a_good_rating_keeps_the_answer_and_a_bad_one_teaches_nothing(whee
     await feedback(wheel, query_id=str(await answered(wheel)), rating=1)
     [example] = await list_examples(wheel.gateway, wheel.tenant, "chat")
     assert "An old answer." == example["messages"][1]["content"]
+
+
+async def test_a_follow_up_question_is_learned_standing_alone(wheel: Wheel) -> None:
+    """Without its history "how deep is it" teaches nothing: the example holds the question that was searched for."""
+    query_id = await answered(wheel, standalone="How deep is the lower basin?")
+    await feedback(wheel, query_id=str(query_id), rating=1)
+    [example] = await list_examples(wheel.gateway, wheel.tenant, "chat")
+    assert "How deep is the lower basin?" == example["messages"][0]["content"]
 
 
 async def test_a_dataset_may_approve_by_itself(wheel: Wheel) -> None:
@@ -191,7 +205,7 @@ async def test_settings_change_what_is_given_and_keep_the_rest(wheel: Wheel) -> 
         wheel.gateway,
         wheel.tenant,
         "faq",
-        read_settings({"threshold": 50, "max_age_hours": 24}),
+        read_settings({"threshold": 50, "max_age_hours": 24, "key_share": 0.3}),
         base_model="local-chat",
         actor="ada",
     )
@@ -209,6 +223,8 @@ async def test_settings_change_what_is_given_and_keep_the_rest(wheel: Wheel) -> 
         view.alias,
         view.base_model,
     )
+    # As they were set, to the last digit.
+    assert (0.01, 0.97, 0.3) == (view.margin, view.near_duplicate, view.key_share)
 
 
 async def test_what_does_not_exist_is_not_found(wheel: Wheel) -> None:

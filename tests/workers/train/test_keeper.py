@@ -110,17 +110,39 @@ async def test_the_end_of_a_serving_model_is_announced_and_then_left(wheel: Whee
     try:
         keeper = await served(wheel, "chat")
         await keeper.look()
-        keeper._read_at.clear()
-        await keeper.look()
+        await keeper.announce()
         [told] = await wheel.said("model.ending")
         assert (14, str(today + timedelta(days=10))) == (told["days"], told["ends_on"])
         [model] = await list_models(wheel.gateway, wheel.tenant)
         assert today + timedelta(days=10) == model["shutdown_date"]
         await wheel.faults.shutdown_date("local-chat", today.isoformat())
-        keeper._read_at.clear()
-        await keeper.look()
+        await keeper.announce()
     finally:
         await wheel.faults.shutdown_date("local-chat", None)
     assert [14, 0] == [one["days"] for one in await wheel.said("model.ending")]
     [alias] = await list_aliases(wheel.gateway, wheel.tenant)
     assert "local-chat" == alias["model"]
+
+
+async def test_the_end_of_a_base_model_that_serves_is_announced_too(wheel: Wheel) -> None:
+    """An alias that nobody tuned means the default model: its owner is told, again when the end is put off, and it stays."""
+    await wheel.dataset(alias="house")
+    assert wheel.drive.resources.models is not None
+    keeper = Keeper(wheel.drive.resources, wheel.drive.resources.models)
+    today = datetime.now(UTC).date()
+    try:
+        for days in (6, 6, 25):
+            await wheel.faults.shutdown_date("local-chat", (today + timedelta(days=days)).isoformat())
+            assert await keeper.announce()
+    finally:
+        await wheel.faults.shutdown_date("local-chat", None)
+    told = [(one["alias"], one["model"], one["days"]) for one in await wheel.said("model.ending")]
+    assert [("house", "local-chat", 7), ("house", "local-chat", 30)] == told
+    assert [] == await list_aliases(wheel.gateway, wheel.tenant)
+
+
+async def test_an_end_that_cannot_be_read_is_asked_for_again(wheel: Wheel) -> None:
+    """A provider that is away leaves the day's look undone."""
+    keeper = await served(wheel, "chat")
+    await wheel.faults.add("models.retrieve", "500")
+    assert not await keeper.announce()
