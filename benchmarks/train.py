@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -23,100 +25,119 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bars import Bar, arguments, report
 from benchmarks.train_child import Life, live, quiet, record_share
 from benchmarks.train_town import Town
-from tests.workers.train.crashes import without_repeated_looks
+from tests.workers.train.crashes import crash_points
 from tests.workers.train.lessons import example, lessons, scrambled
 from workers.train.verdict import bootstrap
 
 SMALL: dict[str, Any] = {"threshold": 24, "minimum": 10, "holdout_minimum": 4}
-FAULTS = ("drop_reply", "500", "429", "hang", "malformed")
+FAULTS = ("none", "drop_reply", "500", "429", "hang", "malformed")
+"""What becomes of the call that creates the job."""
+PRELOADED = tuple(
+    f"openai.resources.{name}" for name in ("chat", "embeddings", "files", "fine_tuning", "models")
+)
+"""What a worker imports late, and a forked one has already."""
+PARTS = ("crashes", "race", "promotions", "simulations")
 ENDINGS = {"promoted", "rejected"}
 PROCESSES = 20
+RACED = tuple(f"race-{number}" for number in range(5))
 MARGIN = 0.01
-AT_ONCE = 2
+AT_ONCE = 4
+"""Runs side by side: most of a run is waiting."""
 
 
 async def main() -> int:
     """Measure, print, and say whether every bar is kept."""
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--only", choices=PARTS, help="the bars of one part")
+    parser.add_argument("--fault", choices=FAULTS, action="append", help="crashes with this fault only")
+    options = parser.parse_args()
     quiet()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.train_child"])
+    context.set_forkserver_preload(["benchmarks.train_child", *PRELOADED])
+    bars: list[Bar] = []
     async with Town.open() as town:
-        bars = [
-            *await crashes(town, context, quick=options.quick),
-            *await race(town, context, 2_000 if options.quick else 10_000),
-            *await promotions(town, 20),
-            *simulations(2_000),
-        ]
+        if options.only in {None, "crashes"}:
+            bars += await crashes(town, context, options.fault or FAULTS, quick=options.quick)
+        if options.only in {None, "race"}:
+            bars += await race(town, context, 2_000 if options.quick else 10_000)
+        if options.only in {None, "promotions"}:
+            bars += await promotions(town, 20)
+    if options.only in {None, "simulations"}:
+        bars += simulations(2_000)
     return report("train", bars, as_json=options.json)
 
 
-async def crashes(town: Town, context: ForkServerContext, *, quick: bool) -> list[Bar]:
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A run that died once and was taken up again: whether it died where it should, its jobs, its end."""
+
+    died: bool
+    jobs: int
+    ended: bool
+
+
+async def crashes(town: Town, context: ForkServerContext, faults: Sequence[str], *, quick: bool) -> list[Bar]:
     """Die at every point: without a fault at each, with each fault around the paid call, or at all of them."""
     began = time.monotonic()
-    died, jobs, ended = 0, [], []
-    points: list[str] = []
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def die(fault: str | None, at: int) -> None:
-        nonlocal died
+    async def die(fault: str, at: str) -> Death:
         async with gate:
-            tenant = await town.tenant(**SMALL)
-            await record(town, tenant)
-            await with_fault(town, fault)
-            died += await in_process(context, live, Life(town.settings, tenant, at)) == -9
+            tenant = await ready(town, fault)
+            killed = await in_process(context, live, Life(town.settings, tenant, at)) == -signal.SIGKILL
             await in_process(context, live, Life(town.settings, tenant))
             [run] = await town.runs(tenant)
-            jobs.append(run["jobs"])
-            ended.append(run["status"] in ENDINGS)
+            return Death(killed, run["jobs"], run["status"] in ENDINGS)
 
-    for fault in (None, *FAULTS):
-        seen = await points_of(town, context, fault)
-        places = without_repeated_looks(seen)
-        if fault is not None and quick:
-            paid = seen.index("before create_job")
-            places = [at for at in places if paid - 1 <= at <= paid + 3]
-        points += [f"{fault}:{at}" for at in places]
-        # A fault hits the next call of anybody, so those with one go one by one.
-        if fault is None:
-            await asyncio.gather(*(die(fault, at) for at in places))
-        else:
-            for at in places:
-                await die(fault, at)
-            await town.faults.clear()
-    plain = sum(point.startswith("None:") for point in points)
-    print(f"     {died} of {len(points)} workers killed, {time.monotonic() - began:.0f} s")
+    enumerated = {fault: await points_of(town, context, fault) for fault in faults}
+    planned = [
+        (fault, at) for fault, points in enumerated.items() for at in _chosen(fault, points, quick=quick)
+    ]
+    deaths = await asyncio.gather(*(die(*one) for one in planned))
+    for fault in faults:
+        own = [death for (which, _), death in zip(planned, deaths, strict=True) if which == fault]
+        print(
+            f"     {fault}: {len(own)} of {len(enumerated[fault])} points, {sum(one.died for one in own)} killed"
+        )
+    await town.faults.clear()
+    print(f"     {len(planned)} runs, {time.monotonic() - began:.0f} s")
     return [
-        Bar("crash points of a run, enumerated", plain, 30),
-        Bar("crash points times faults, workers killed", died, len(points)),
-        Bar("runs with exactly one job, of those", sum(one == 1 for one in jobs), len(points)),
-        Bar("runs that ended promoted or rejected, of those", sum(ended), len(points)),
+        Bar("crash points of a run, enumerated", min(map(len, enumerated.values())), 30),
+        Bar("crash points times faults, workers killed", sum(one.died for one in deaths), len(planned)),
+        Bar("runs with exactly one job, of those", sum(one.jobs == 1 for one in deaths), len(planned)),
+        Bar("runs that ended promoted or rejected, of those", sum(one.ended for one in deaths), len(planned)),
     ]
 
 
-async def points_of(town: Town, context: ForkServerContext, fault: str | None) -> list[str]:
+def _chosen(fault: str, points: list[str], *, quick: bool) -> list[str]:
+    """All points, or with a fault and `--quick` those around the paid call."""
+    if fault == "none" or not quick:
+        return points
+    paid = next(place for place, point in enumerate(points) if point.endswith("before create_job"))
+    return points[paid - 1 : paid + 4]
+
+
+async def points_of(town: Town, context: ForkServerContext, fault: str) -> list[str]:
     """The points of a run in which nobody dies."""
-    tenant = await town.tenant(**SMALL)
-    await record(town, tenant)
-    await with_fault(town, fault)
+    tenant = await ready(town, fault)
     seen = town.folder / f"{tenant}.json"
     await in_process(context, live, Life(town.settings, tenant, None, str(seen)))
-    await town.faults.clear()
     found: list[str] = json.loads(seen.read_text(encoding="utf-8"))
-    return found
+    return crash_points(found)
 
 
-async def record(town: Town, tenant: str) -> None:
-    """Forty examples, taken in; the trigger waits."""
+async def ready(town: Town, fault: str) -> str:
+    """A tenant with forty examples, whose trigger waits; what becomes of its run's call that creates the job."""
+    tenant = await town.tenant(**SMALL)
     ids = await town.publish(tenant, lessons(40))
     await town.drive.run([(one, "example.recorded", "penstock:train") for one in ids])
-
-
-async def with_fault(town: Town, fault: str | None) -> None:
-    """What becomes of the next call that creates a job."""
-    if fault is not None:
-        await town.faults.clear()
-        await town.faults.add("jobs.create", fault, times=1)
+    if fault != "none":
+        # The run will be named after the event that triggers it.
+        [trigger] = await town.drive.rows(
+            "SELECT event_id FROM events WHERE tenant_id = $1 AND type = 'training.batch_ready'", tenant
+        )
+        await town.faults.add("jobs.create", fault, times=1, match=str(trigger["event_id"]))
+    return tenant
 
 
 async def in_process(context: ForkServerContext, target: Callable[..., None], *given: object) -> int:
@@ -129,12 +150,16 @@ async def in_process(context: ForkServerContext, target: Callable[..., None], *g
 
 
 async def race(town: Town, context: ForkServerContext, count: int) -> list[Bar]:
-    """Twenty processes record distinct examples past a threshold of 100, and make and carry out the runs on the way."""
-    tenant = await town.tenant(threshold=100, minimum=10, holdout_minimum=25)
+    """Twenty processes record distinct examples past thresholds of 100; runs are made and carried out on the way.
+
+    All write to all datasets. There are several, because a dataset has one run at a time, and a run takes long enough
+    for much to gather meanwhile.
+    """
+    tenant = await town.tenant(*RACED, threshold=100, minimum=10, holdout_minimum=25)
     ids: list[str] = []
     for start in range(0, count, 1000):
         made = [
-            example(f"Question number {n}?", f"Answer number {n}.")
+            {**example(f"Question number {n}?", f"Answer number {n}."), "dataset": RACED[n % len(RACED)]}
             for n in range(start, min(count, start + 1000))
         ]
         ids += [str(one) for one in await town.publish(tenant, made)]
@@ -152,19 +177,23 @@ async def race(town: Town, context: ForkServerContext, count: int) -> list[Bar]:
     while await town.drive.step(tenant):
         pass
     runs = await town.runs(tenant)
-    states = await town.drive.rows(
-        "SELECT status, count(*) AS n FROM examples WHERE tenant_id = $1 GROUP BY status", tenant
+    kept = await town.drive.rows(
+        "SELECT dataset, count(*) AS n, count(run_id) AS owned, count(*) FILTER (WHERE status = 'free') AS free"
+        " FROM examples WHERE tenant_id = $1 GROUP BY dataset",
+        tenant,
     )
-    kept = {row["status"]: row["n"] for row in states}
-    owned = await town.drive.rows(
-        "SELECT count(*) AS n FROM examples WHERE tenant_id = $1 AND run_id IS NOT NULL", tenant
-    )
-    print(f"     {count} examples by {PROCESSES} processes in {took:.1f} s, {len(runs)} batches, {kept}")
+    sizes = sorted(run["examples"] for run in runs)
+    print(f"     {count} examples by {PROCESSES} processes in {took:.1f} s, batches {sizes}")
     return [
-        Bar("examples recorded at once by 20 processes", sum(kept.values()), count),
-        Bar("smallest batch, threshold 100", min(run["examples"] for run in runs), 100),
-        Bar("examples in two batches", sum(run["examples"] for run in runs) - owned[0]["n"], 0, below=True),
-        Bar("examples left that could have fired", kept.get("free", 0) // 100, 0, below=True),
+        Bar("examples recorded at once by 20 processes", sum(row["n"] for row in kept), count),
+        Bar("smallest batch, threshold 100", sizes[0], 100),
+        Bar("examples in two batches", sum(sizes) - sum(row["owned"] for row in kept), 0, below=True),
+        Bar(
+            "datasets that could have fired and have not",
+            sum(row["free"] >= 100 for row in kept),
+            0,
+            below=True,
+        ),
         Bar("paid jobs per run, at most", max(run["jobs"] for run in runs), 1, below=True),
     ]
 
@@ -183,14 +212,17 @@ async def settle(town: Town, tenant: str) -> None:
 
 async def promotions(town: Town, count: int) -> list[Bar]:
     """Models trained on scrambled answers, and models trained on right ones, against the same truth."""
-    worse, better = 0, 0
-    for number in range(count):
-        worse += await outcome(town, scrambled(), number) == "rejected"
-    for number in range(5):
-        better += await outcome(town, lessons(), number) == "promoted"
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(examples: list[dict[str, Any]], number: int) -> str:
+        async with gate:
+            return await outcome(town, examples, number)
+
+    worse = await asyncio.gather(*(one(scrambled(), number) for number in range(count)))
+    better = await asyncio.gather(*(one(lessons(), number) for number in range(5)))
     return [
-        Bar(f"scrambled models rejected, of {count}", worse, count),
-        Bar("right models promoted, of 5", better, 5),
+        Bar(f"scrambled models rejected, of {count}", worse.count("rejected"), count),
+        Bar("right models promoted, of 5", better.count("promoted"), 5),
     ]
 
 

@@ -36,13 +36,13 @@ class Life:
     Attributes:
         settings: by their names, as JSON has them.
         tenant: whose events it works on.
-        at: the point at which it kills itself with SIGKILL; None lets it live.
+        at: the name of the point at which it kills itself with SIGKILL; None lets it live.
         seen: where it writes the points that it passed, at its end.
     """
 
     settings: str
     tenant: str
-    at: int | None = None
+    at: str | None = None
     seen: str | None = None
 
 
@@ -95,7 +95,7 @@ def quiet() -> None:
 async def _live(life: Life) -> list[str]:
     crasher = Crasher(lambda _: os.kill(os.getpid(), signal.SIGKILL))
     async with drive_of(read(life.settings)) as drive, crashing(drive, crasher):
-        crasher.seen, crasher.at = [], life.at
+        crasher.begin(life.at)
         for _ in range(STEPS):
             if not await drive.step(life.tenant):
                 break

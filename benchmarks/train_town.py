@@ -64,12 +64,14 @@ class Town:
             )
             yield cls(drive, gateway, faults, settings, folder)
 
-    async def tenant(self, **dataset: Any) -> str:
-        """A tenant of its own with the dataset `faq`."""
+    async def tenant(self, *names: str, **dataset: Any) -> str:
+        """A tenant of its own with these datasets; with `faq` unless any is named."""
         name = f"t-{uuid4().hex[:10]}"
         async with self.drive.owner.connection() as connection:
             await connection.execute("INSERT INTO tenants (tenant_id, title) VALUES ($1, 'bench')", name)
-        await set_dataset(self.gateway, name, "faq", dataset, base_model="local-chat", actor="bench")
+        for one in names or ("faq",):
+            settings = {**dataset, "alias": one}
+            await set_dataset(self.gateway, name, one, settings, base_model="local-chat", actor="bench")
         return name
 
     async def publish(self, tenant: str, examples: Sequence[dict[str, Any]]) -> list[UUID]:

@@ -27,17 +27,33 @@ def crash(name: str) -> None:
 
 
 class Crasher:
-    """Counts the points at which a process could die, and dies at one of them."""
+    """Names the points at which a process could die, and dies at one of them.
+
+    A run passes the same points each time but for its looks at the job, whose number depends on the job's speed. So a
+    point is named by its part of the run and its place in it: ``start`` until the first look, ``look`` within that
+    one, ``looks`` within later ones, ``end`` from where the job has succeeded.
+    """
 
     def __init__(self, die: Callable[[str], None] = crash) -> None:
         self.seen: list[str] = []
-        self.at: int | None = None
+        self.at: str | None = None
         self._die = die
+        self._part, self._place = "start", 0
+
+    def begin(self, at: str | None) -> None:
+        """Follow a run from its beginning, and die at this point of it; None lets it live."""
+        self.seen, self.at = [], at
+        self._part, self._place = "start", 0
 
     def point(self, name: str) -> None:
         """Die here, if it is here."""
-        self.seen.append(name)
-        if len(self.seen) - 1 == self.at:
+        if name == "before job" and self._part in {"start", "look"}:
+            self._part, self._place = ("look" if self._part == "start" else "looks"), 0
+        elif name == "before checkpoints" and self._part != "end":
+            self._part, self._place = "end", 0
+        self.seen.append(f"{self._part} {self._place}: {name}")
+        self._place += 1
+        if self.seen[-1] == self.at:
             self.at = None
             self._die(name)
 
@@ -118,8 +134,17 @@ async def crashing(drive: Drive, crasher: Crasher) -> AsyncIterator[None]:
     await committer.aclose()
 
 
-def without_repeated_looks(points: list[str]) -> list[int]:
-    """The points to die at: how often a job is looked at depends on its speed, and one look stands for all."""
-    first = points.index("before job")
-    last = len(points) - 1 - points[::-1].index("after job")
-    return [*range(first + 6), *range(last + 1, len(points))]
+FIRST_LOOK = 6
+"""Points of a look that every job passes, however fast it is: the call, the transaction, the events."""
+
+
+def crash_points(seen: list[str]) -> list[str]:
+    """Where to die, of the points that a run passed: everywhere, but of the looks at its job in the first one only."""
+    looked = [point for point in seen if point.startswith("look ")][:FIRST_LOOK]
+    return [point for point in seen if point.startswith(("start ", "end ")) or point in looked]
+
+
+def paid_points(seen: list[str]) -> list[str]:
+    """The points from the uploaded files to the job's first look: before, within and after the paid step."""
+    first = next(place for place, point in enumerate(seen) if point.endswith("after upload"))
+    return [point for point in seen[first:] if point.startswith("start ")]
