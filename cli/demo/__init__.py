@@ -9,6 +9,7 @@ corpus     the documents
 questions  what is asked
 examples   160 training examples
 learning   examples in, a better model out
+ladder     what each rung is worth: template, examples, retrieval, tuning
 tally      what was sent against what came back, from the database and from the receiver
 screen     what a person sees
 """

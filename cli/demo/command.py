@@ -79,6 +79,7 @@ async def _demo(screen: Any, *, keep: bool) -> dict[str, Any]:
             connection=connection,
             tenant=TENANT,
             settings=stack.settings,
+            home=stack.home,
         )
         tally = await loop.run()
         if keep:
@@ -95,6 +96,7 @@ async def _demo(screen: Any, *, keep: bool) -> dict[str, Any]:
         "received": tally.received,
         "sent": asdict(loop.sent),
         "model": loop.tuned_model,
+        "ladder": loop.ladder,
         "seconds": screen.seconds,
     }
 

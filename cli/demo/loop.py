@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from cli.demo import corpus, learning, questions, tally
+from cli.demo import corpus, ladder, learning, questions, tally
 from cli.demo.corpus import COLLECTION
 from cli.demo.examples import MATTERS
 from cli.demo.gateway import Gateway
@@ -32,6 +33,7 @@ class Loop:
         connection: Connection,
         tenant: str,
         settings: Mapping[str, str],
+        home: Path,
     ) -> None:
         self.screen = screen
         self.gateway = gateway
@@ -39,8 +41,10 @@ class Loop:
         self.connection = connection
         self.tenant = tenant
         self.settings = settings
+        self.home = home
         self.sent = Sent()
         self.tuned_model: str | None = None
+        self.ladder: dict[str, Any] = {}
 
     async def run(self) -> Tally:
         """All stages; raises when one does not do its job."""
@@ -60,7 +64,12 @@ class Loop:
             await self._train()
         with screen.stage("promoted", "7  Asking again through the alias"):
             await self._ask_tuned()
-        with screen.stage("count", "8  Counting what was sent against what came back"):
+        with screen.stage(
+            "ladder", "8  Comparing what each rung of the ladder is worth: penstock train compare"
+        ):
+            self.ladder = await ladder.climb(self.home, self.tenant)
+            ladder.show(screen, self.ladder)
+        with screen.stage("count", "9  Counting what was sent against what came back"):
             return await self._count()
 
     async def _register(self) -> None:
