@@ -5,7 +5,7 @@ from infra.model_aliases import list_aliases, list_models
 from infra.training_runs import RunStory, cancel_run
 from infra.training_store import get_dataset
 from tests.workers.train.conftest import Wheel
-from tests.workers.train.lessons import ANSWERS, lessons, misled, scrambled
+from tests.workers.train.lessons import lessons, misled, scrambled
 
 
 async def test_examples_become_a_promoted_model(wheel: Wheel) -> None:
@@ -149,24 +149,6 @@ async def test_a_refusing_provider_is_a_state_and_frees_the_examples(wheel: Whee
     assert dataset.not_before is not None
     assert dataset.not_before > datetime.now(UTC) + timedelta(hours=23)
     assert await wheel.faults.requests("jobs.create") == 1
-
-
-async def test_examples_that_cannot_be_trained_on_are_shown_instead(wheel: Wheel) -> None:
-    """Where no model is to be had, the same examples go into the prompt of a question that is like theirs."""
-    await wheel.drive.use("ingest", "answer")
-    text = "The ferry captain wears a blue cap. Her ferry crosses the canal every hour."
-    await wheel.drive.publish(
-        wheel.tenant, "document.added", {"collection": "canal", "document_id": "ferry", "content": text}
-    )
-    await wheel.faults.add("jobs.create", "403")
-    await wheel.dataset(threshold=24, minimum=10, holdout_minimum=4)
-    await wheel.record(lessons(40))
-    assert "unavailable" == (await wheel.finish()).run.status
-    asked = {"collections": ["canal"], "question": "Kindly tell me the name of the ferry captain"}
-    question = await wheel.drive.publish(wheel.tenant, "query.received", asked)
-    await wheel.drive.run([(question, "query.received", "penstock:answer")])
-    [answer] = await wheel.drive.rows("SELECT answer FROM answers WHERE tenant_id = $1", wheel.tenant)
-    assert ANSWERS["the name of the ferry captain"] == answer["answer"]
 
 
 async def test_a_failed_job_gives_its_examples_back(wheel: Wheel) -> None:
