@@ -174,7 +174,7 @@ class ModelRolledBack(Shape):
 
 
 class ModelEnding(Shape):
-    """A tuned model that serves, or the one that it was tuned from, ends soon at its provider."""
+    """A model that serves, or the one that it was tuned from, ends soon at its provider."""
 
     alias: str
     model: str

@@ -5,7 +5,8 @@ from infra.model_aliases import list_aliases, list_models
 from infra.training_runs import RunStory, cancel_run
 from infra.training_store import get_dataset
 from tests.workers.train.conftest import Wheel
-from tests.workers.train.lessons import lessons, misled, scrambled
+from tests.workers.train.lessons import ANSWERS, lessons, misled, scrambled
+from workers.answer.examples import ExampleShelves
 
 
 async def test_examples_become_a_promoted_model(wheel: Wheel) -> None:
@@ -149,6 +150,22 @@ async def test_a_refusing_provider_is_a_state_and_frees_the_examples(wheel: Whee
     assert dataset.not_before is not None
     assert dataset.not_before > datetime.now(UTC) + timedelta(hours=23)
     assert await wheel.faults.requests("jobs.create") == 1
+
+
+async def test_examples_that_cannot_be_trained_on_are_shown_instead(wheel: Wheel) -> None:
+    """Where no model is to be had, the answer wing puts the same examples before a question that is like theirs."""
+    await wheel.faults.add("jobs.create", "403")
+    await wheel.dataset(threshold=24, minimum=10, holdout_minimum=4)
+    await wheel.record(lessons(40))
+    assert "unavailable" == (await wheel.finish()).run.status
+    shelves = ExampleShelves(wheel.drive.resources.database)
+    shown = await shelves.nearest(wheel.tenant, "chat", "Kindly tell me the name of the ferry captain", 3)
+    assert 3 == len(shown)
+    assert ANSWERS["the name of the ferry captain"] == shown[-1].answer
+    held = await wheel.drive.rows(
+        "SELECT messages FROM examples WHERE tenant_id = $1 AND split <> 'train'", wheel.tenant
+    )
+    assert not {one.question for one in shown} & {row["messages"][0]["content"] for row in held}
 
 
 async def test_a_failed_job_gives_its_examples_back(wheel: Wheel) -> None:
