@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -203,20 +204,45 @@ def revoke(key_id: str, *, as_json: AsJson = False) -> None:
     print_fields(run_async(act()), as_json=as_json)
 
 
+class UsageBy(StrEnum):
+    """What usage is added up by."""
+
+    DAY = "day"
+    COLLECTION = "collection"
+    DOCUMENT = "document"
+
+
+USAGE = {
+    UsageBy.DAY: "day tenant_id purpose model calls tokens_in tokens_out cost_usd wasted_usd",
+    UsageBy.COLLECTION: "tenant_id collection documents embedded_tokens cost_usd",
+    UsageBy.DOCUMENT: "tenant_id collection document_id embedded_tokens cost_usd",
+}
+
+
 def usage(
     *,
+    by: Annotated[UsageBy, typer.Option(help="What to add up by.")] = UsageBy.DAY,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
-    days: Annotated[int, typer.Option(min=1, help="Today and the days before, so many in all.")] = 7,
+    collection: Annotated[str | None, typer.Option(help="Only this one, by collection or document.")] = None,
+    days: Annotated[int, typer.Option(min=1, help="By day: today and the days before, so many.")] = 7,
+    limit: Annotated[int, typer.Option(min=1, help="By collection or document: the dearest so many.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Show calls, tokens and cost per tenant and day."""
+    """Show calls, tokens and cost per tenant and day; or what embedding collections and documents has cost so far."""
     since: date = datetime.now(UTC).date() - timedelta(days=days - 1)
 
     async def find() -> list[dict[str, Any]]:
         from infra.database import queries
 
+        sql = queries("operations")
         async with owner_database() as database, database.connection() as connection:
-            rows = await connection.fetch(queries("operations").usage, tenant, since)
+            if by is not UsageBy.DAY:
+                wanted = {
+                    UsageBy.COLLECTION: sql.usage_of_collections,
+                    UsageBy.DOCUMENT: sql.usage_of_documents,
+                }[by]
+                return [dict(row) for row in await connection.fetch(wanted, tenant, collection, limit)]
+            rows = await connection.fetch(sql.usage, tenant, since)
             # Money is counted in whole millionths: as floats they are read as what they are, not as 0E-24.
             return [
                 {**row, "cost_usd": float(row["cost_usd"]), "wasted_usd": float(row["wasted_usd"])}
@@ -224,18 +250,7 @@ def usage(
             ]
 
     rows = run_async(find())
-    columns = (
-        "day",
-        "tenant_id",
-        "purpose",
-        "model",
-        "calls",
-        "tokens_in",
-        "tokens_out",
-        "cost_usd",
-        "wasted_usd",
-    )
-    print_rows(rows, columns, as_json=as_json, empty="Nothing was used.")
+    print_rows(rows, tuple(USAGE[by].split()), as_json=as_json, empty="Nothing was used.")
 
 
 def add_to(app: typer.Typer) -> None:

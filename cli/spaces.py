@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from cli.run import owner_database, run_async
-from cli.show import AsJson, print_rows
+from cli.show import AsJson, print_fields, print_rows
 
 app = typer.Typer(
-    no_args_is_help=True, help="Look at embedding spaces, or put off a vector index for a backfill."
+    no_args_is_help=True,
+    help="Look at embedding spaces, put off a vector index for a backfill, or delete what nobody searches.",
 )
 SpaceId = Annotated[int, typer.Argument(help="As `penstock spaces list` shows it.")]
 
@@ -44,6 +45,28 @@ def defer(space: SpaceId) -> None:
 def auto(space: SpaceId) -> None:
     """Let `penstock maintain` build the index when the space is large enough for one."""
     _set(space, "auto")
+
+
+@app.command("clean")
+def clean(
+    space: SpaceId,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count; delete nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete vectors of collections that `collections reembed` has moved to another space: they cannot go back for free.
+
+    Not while a collection is being moved into this space: what it has paid for so far would be deleted too.
+    """
+
+    async def act() -> int:
+        from infra.spaces import clean
+
+        async with owner_database() as database, database.connection() as connection:
+            return await clean(connection, space, dry_run=dry_run)
+
+    state = "dry run" if dry_run else "deleted"
+    print_fields({"space_id": space, "vectors": run_async(act()), "state": state}, as_json=as_json)
 
 
 def _set(space: int, policy: str) -> None:

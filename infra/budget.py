@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Self
 from uuid import UUID
 
 import structlog
 
-from infra.budget_book import Account, Book, Total
+from infra.budget_book import Account, Book, Home, Total
 from infra.budget_promises import Ask, Reservation, promise_on
 from infra.budget_rules import Limits
 from infra.coalesce import Coalescer
@@ -135,15 +136,32 @@ class Budget:
             raise result
         return result
 
-    async def settle(self, reservation: Reservation, tokens_in: int, tokens_out: int = 0) -> None:
-        """Book what the call really used. Returns at once; the row is written with others soon."""
-        cost = self.prices.micros(reservation.purpose, reservation.model, tokens_in, tokens_out)
-        self._enter(reservation, Total(1, tokens_in, tokens_out, cost))
+    async def settle(
+        self,
+        reservation: Reservation,
+        tokens_in: int,
+        tokens_out: int = 0,
+        *,
+        documents: Mapping[Home, float] = MappingProxyType({}),
+    ) -> None:
+        """Book what the call really used. Returns at once; the row is written with others soon.
 
-    async def waste(self, reservation: Reservation) -> None:
+        Args:
+            reservation: what was promised.
+            tokens_in: tokens that were sent.
+            tokens_out: tokens that came back.
+            documents: what it was for, with shares that add up to 1.
+        """
+        cost = self.prices.micros(reservation.purpose, reservation.model, tokens_in, tokens_out)
+        self._enter(reservation, Total(1, tokens_in, tokens_out, cost), documents)
+
+    async def waste(
+        self, reservation: Reservation, documents: Mapping[Home, float] = MappingProxyType({})
+    ) -> None:
         """Book a call that was, or may have been, paid and whose result is lost."""
         lost = reservation.cost
-        self._enter(reservation, Total(1, reservation.tokens_in, reservation.tokens_out, lost, lost))
+        total = Total(1, reservation.tokens_in, reservation.tokens_out, lost, lost)
+        self._enter(reservation, total, documents)
 
     async def release(self, reservation: Reservation) -> None:
         """Give back a promise that cost nothing, such as that of a call which was refused."""
@@ -203,8 +221,8 @@ class Budget:
             await asyncio.wait([self._booker])
         await self.flush()
 
-    def _enter(self, reservation: Reservation, total: Total) -> None:
-        self._book.add(_account(reservation), total)
+    def _enter(self, reservation: Reservation, total: Total, documents: Mapping[Home, float]) -> None:
+        self._book.add(_account(reservation), total, documents)
         if reservation.reservation_id is not None:
             self._book.release(reservation.tenant_id, reservation.reservation_id)
         self._wake()

@@ -69,8 +69,7 @@ def configure(*, level: str = "info", form: str = "json", stream: TextIO | None 
         logger_factory=structlog.PrintLoggerFactory(file=target),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        stream=target, level=max(number, logging.INFO), format="%(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(stream=target, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger().setLevel(max(number, logging.INFO))
     for name, least in SILENCED.items():
         logging.getLogger(name).setLevel(least)

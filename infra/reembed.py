@@ -7,7 +7,8 @@ changes the space in one transaction. Vectors of the old space stay, so going ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ import structlog
 
 from infra import vectors
 from infra.budget import Budget
+from infra.budget_book import Home
 from infra.database import Database, queries
 from infra.llm import ModelApi, Priority
 from schemas.errors import CallFailed, NotFound, Unavailable
@@ -133,7 +135,7 @@ class Reembedding:
                 if chosen and total > BATCH_TOKENS:
                     break
                 chosen.append(row)
-            wires = await self._embed([row["text"] for row in chosen], sum(row["tokens"] for row in chosen))
+            wires = await self._embed(chosen)
             ids = [row["chunk_id"] for row in chosen]
             async with self._database.transaction(target.tenant_id) as connection:
                 await connection.execute(
@@ -142,25 +144,30 @@ class Reembedding:
             made, behind = made + len(ids), ids[-1]
             progress(len(ids))
 
-    async def _embed(self, texts: list[str], tokens: int) -> list[bytes]:
+    async def _embed(self, chunks: Sequence[Any]) -> list[bytes]:
         assert self._models is not None
         target = self.target
+        tokens = sum(chunk["tokens"] for chunk in chunks)
+        shares: defaultdict[Home, float] = defaultdict(float)
+        for chunk in chunks:
+            home = Home(target.tenant_id, target.collection_id, chunk["document_id"])
+            shares[home] += chunk["tokens"] / tokens
         reservation = await self._budget.reserve(target.tenant_id, "embed", target.model, tokens)
         try:
             embedded = await self._models.embed(
-                texts,
+                [chunk["text"] for chunk in chunks],
                 model=target.model,
                 dimensions=target.dimensions,
                 priority=Priority.BACKGROUND,
                 tokens=tokens,
             )
         except (CallFailed, Unavailable):
-            await self._budget.waste(reservation)
+            await self._budget.waste(reservation, shares)
             raise
         except BaseException:
             await self._budget.release(reservation)
             raise
-        await self._budget.settle(reservation, embedded.tokens)
+        await self._budget.settle(reservation, embedded.tokens, documents=shares)
         return vectors.to_wire(embedded.vectors)
 
     async def _switch(self, space_id: int) -> bool:

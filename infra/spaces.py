@@ -10,6 +10,8 @@ from infra.index_policy import Action, Policy, Space, decide
 from schemas.errors import NotFound
 
 BUILD_TIMEOUT = 24 * 3600.0
+CLEAN_BATCH = 5000
+"""Vectors that are deleted by one transaction: far below the time limit of a statement, with an index too."""
 _log = structlog.get_logger("penstock.spaces")
 
 
@@ -38,6 +40,32 @@ async def set_policy(connection: Connection, space_id: int, policy: Policy) -> N
     """
     if await connection.fetchval(queries("spaces").set_policy, space_id, policy) is None:
         raise NotFound("there is no such embedding space", field="space")
+
+
+async def clean(connection: Connection, space_id: int, *, dry_run: bool = False) -> int:
+    """Delete, or only count, vectors of collections that are searched in another space by now.
+
+    They are what `collections reembed` left so that going back costs nothing. Each batch is a transaction of its own.
+
+    Args:
+        connection: the owner's, outside a transaction.
+        space_id: whose vectors.
+        dry_run: count only.
+
+    Raises:
+        NotFound: there is no such space.
+    """
+    sql = queries("spaces")
+    if not await connection.fetchval(sql.exists, space_id):
+        raise NotFound("there is no such embedding space", field="space")
+    if dry_run:
+        counted: int = await connection.fetchval(sql.leftovers, space_id, 0, False)
+        return counted
+    total = 0
+    while deleted := await connection.fetchval(sql.leftovers, space_id, CLEAN_BATCH, True):
+        total += deleted
+    _log.info("spaces.cleaned", space=space_id, vectors=total)
+    return total
 
 
 async def build_index(connection: Connection, space_id: int) -> None:

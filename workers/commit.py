@@ -28,16 +28,12 @@ from infra.outbox import Said
 from schemas.errors import BudgetExceeded, LeaseLost, PenstockError, TransactionConflict
 from schemas.states import EventState
 from schemas.work import Publication, Work
-from workers import handling
 from workers.engine.deadletters import trace_of
 from workers.engine.policy import code_of
 from workers.engine.types import Bury, Done, GiveBack, RetryAt, Verdict
 from workers.handling import HandlerSpec, Later, Outcome, Shared, Write
 
 GROUP = 64
-GROUP_WEIGHT = 128
-"""A vector goes into an index in about a millisecond, so that a group of so many takes about as long as a round trip
-of everything else: two transactions side by side then keep two cores busy."""
 BARE_GROUP = 500
 CONFLICT_RETRIES = 5
 _log = structlog.get_logger("penstock.commit")
@@ -159,10 +155,6 @@ def _is_bare(ending: Ending) -> bool:
     if outcome is None:
         return not isinstance(ending.verdict, Bury)
     return outcome.effect is None and not outcome.publications
-
-
-def _weight(ending: Ending) -> int:
-    return ending.outcome.weight if isinstance(ending.outcome, handling.Done) else 1
 
 
 async def _effect(connection: Connection, ending: Ending) -> list[Publication]:

@@ -47,15 +47,10 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The work is finished: commit the effect and the publications, and mark the event done.
-
-    Attributes:
-        weight: how much the effect writes; groups are cut so that two transactions can share the work.
-    """
+    """The work is finished: commit the effect and the publications, and mark the event done."""
 
     effect: Effect | Shared | None = None
     publications: Sequence[Publication] = ()
-    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)

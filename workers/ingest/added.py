@@ -7,6 +7,7 @@ of one, and an older version that was slow to embed cannot come after a newer on
 
 from __future__ import annotations
 
+from infra.budget_book import Home
 from infra.egress import Egress
 from schemas.inbound import DocumentAdded
 from schemas.registry import read_data
@@ -54,13 +55,13 @@ class Adder:
         if stands is Standing.REPEATED:
             assert place.known is not None
             return Done(publications=[_repeated(version, place.known, content, data)])
-        plan = await self._plan(version, place, content, data)
-        return Done(effect=Shared(write, plan), weight=plan.weight)
+        return Done(effect=Shared(write, await self._plan(version, place, content, data)))
 
     async def _plan(self, version: Version, place: Place, content: Content, data: DocumentAdded) -> Plan:
         """Read, cut, compare and embed what is new."""
         chunking = Chunking.of(place.settings)
         digest, recipe = content.digest(), content.recipe(chunking, data.title)
+        home = Home(version.key.tenant_id, place.collection_id, version.key.document_id)
         known = place.known
         served = known if known is not None and known.served is not None else None
         embedded, diff = Embedded({}, 0), UNCHANGED
@@ -70,7 +71,7 @@ class Adder:
             prepared = await prepare(content.body, content.media_type, chunking, self._sandbox)
             stored = await self._store.chunks(version.key, place) if served is not None else []
             diff = compare(stored, prepared.chunks)
-            embedded = await self._embedder.embed(version.key.tenant_id, place.space, diff.added)
+            embedded = await self._embedder.embed(home, place.space, diff.added)
             title, chunks, tokens = data.title or prepared.title, len(prepared.chunks), prepared.tokens
         row = Row(
             status=DocumentState.INDEXED,

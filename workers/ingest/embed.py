@@ -15,6 +15,7 @@ import structlog
 
 from infra import vectors
 from infra.budget import Budget, Reservation
+from infra.budget_book import Home
 from infra.coalesce import Coalescer
 from infra.database import Database, queries
 from infra.llm import ModelApi, Priority
@@ -98,8 +99,8 @@ class Embedder:
         )
         self._spaces: dict[Space, Coalescer[Sequence[Text], Sequence[Outcome[Vector]]]] = {}
 
-    async def embed(self, tenant_id: str, space: Space, chunks: Sequence[Chunk]) -> Embedded:
-        """Find or make the vectors of chunks.
+    async def embed(self, home: Home, space: Space, chunks: Sequence[Chunk]) -> Embedded:
+        """Find or make the vectors of a document's chunks.
 
         Raises:
             BudgetExceeded: the tenant's budget does not allow it now.
@@ -110,10 +111,10 @@ class Embedder:
         needed = {chunk.sha256: chunk for chunk in chunks}
         if not needed:
             return Embedded({}, 0)
-        found = await self._lookup(Wanted(tenant_id, space.space_id, tuple(needed)))
+        found = await self._lookup(Wanted(home.tenant_id, space.space_id, tuple(needed)))
         missing = [chunk for digest, chunk in needed.items() if digest not in found]
         if missing:
-            found |= await self._call(tenant_id, space, missing)
+            found |= await self._call(home, space, missing)
         return Embedded(found, len(missing))
 
     async def aclose(self) -> None:
@@ -122,23 +123,25 @@ class Embedder:
         for coalescer in self._spaces.values():
             await coalescer.aclose()
 
-    async def _call(self, tenant_id: str, space: Space, chunks: Sequence[Chunk]) -> dict[bytes, bytes]:
-        """Embed chunks together with those of other jobs, and book what this cost the tenant."""
-        texts = [Text(tenant_id, space.space_id, chunk.sha256, chunk.text, chunk.tokens) for chunk in chunks]
+    async def _call(self, home: Home, space: Space, chunks: Sequence[Chunk]) -> dict[bytes, bytes]:
+        """Embed chunks together with those of other jobs, and book what this cost the tenant and the document."""
+        texts = [
+            Text(home.tenant_id, space.space_id, chunk.sha256, chunk.text, chunk.tokens) for chunk in chunks
+        ]
         estimated = sum(text.tokens for text in texts)
-        reservation = await self._budget.reserve(tenant_id, "embed", space.model, estimated)
+        reservation = await self._budget.reserve(home.tenant_id, "embed", space.model, estimated)
         coalescer = self._coalescer(space)
         parts = list(_parts(texts))
         try:
             found = await asyncio.gather(*map(coalescer, parts), return_exceptions=True)
         except asyncio.CancelledError:
             # The request goes on for the other jobs, and may be paid for.
-            await self._budget.waste(reservation)
+            await self._budget.waste(reservation, {home: 1.0})
             raise
         results: list[Vector | BaseException] = []
         for part, outcomes in zip(parts, found, strict=True):
             results += [outcomes] * len(part) if isinstance(outcomes, BaseException) else outcomes
-        await self._book(reservation, texts, results)
+        await self._book(reservation, home, texts, results)
         wires: dict[bytes, bytes] = {}
         for text, result in zip(texts, results, strict=True):
             if isinstance(result, BaseException):
@@ -147,7 +150,11 @@ class Embedder:
         return wires
 
     async def _book(
-        self, reservation: Reservation, texts: Sequence[Text], results: Sequence[Vector | BaseException]
+        self,
+        reservation: Reservation,
+        home: Home,
+        texts: Sequence[Text],
+        results: Sequence[Vector | BaseException],
     ) -> None:
         """Settle what was embedded; what may have been paid for without a result is waste."""
         paid = [result.tokens for result in results if isinstance(result, Vector)]
@@ -163,9 +170,9 @@ class Embedder:
                 cost=reservation.cost * lost / max(1, reservation.tokens_in),
                 reservation_id=None,
             )
-            await self._budget.waste(share)
+            await self._budget.waste(share, {home: 1.0})
         if paid:
-            await self._budget.settle(reservation, round(sum(paid)))
+            await self._budget.settle(reservation, round(sum(paid)), documents={home: 1.0})
         else:
             await self._budget.release(reservation)
 

@@ -53,11 +53,6 @@ class Plan:
     wires: Mapping[bytes, bytes] = field(default_factory=dict)
     called: int = 0
 
-    @property
-    def weight(self) -> int:
-        """How many vectors go into the index: what the write costs."""
-        return 1 + len(self.diff.added)
-
 
 async def write(connection: Connection, plans: Sequence[Plan]) -> list[list[Publication]]:
     """Let versions decide their documents.

@@ -69,6 +69,17 @@ SET calls = u.calls + excluded.calls,
     cost_micros = u.cost_micros + excluded.cost_micros,
     wasted_micros = u.wasted_micros + excluded.wasted_micros;
 
+-- name: book_documents
+-- Adds what embedding documents cost, in the order of keys; one whose collection is gone is left out.
+INSERT INTO document_usage AS u (tenant_id, collection_id, document_id, embedded_tokens, cost_micros)
+SELECT b.tenant_id, b.collection_id, b.document_id, b.tokens, b.micros
+FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::float8[])
+  AS b (tenant_id, collection_id, document_id, tokens, micros)
+JOIN collections USING (tenant_id, collection_id)
+ORDER BY 1, 2, 3
+ON CONFLICT (tenant_id, collection_id, document_id) DO UPDATE
+SET embedded_tokens = u.embedded_tokens + excluded.embedded_tokens, cost_micros = u.cost_micros + excluded.cost_micros;
+
 -- name: release
 -- Takes back promises that are settled.
 DELETE FROM budget_reservations

@@ -19,3 +19,11 @@ SELECT format('DROP INDEX CONCURRENTLY IF EXISTS public.%I', 'vectors_' || $1::i
 -- name: set_policy
 -- What is wanted of a space's index from now on.
 UPDATE embedding_spaces SET index_policy = $2 WHERE space_id = $1 RETURNING space_id
+
+-- name: leftovers
+-- Vectors in a space whose collection is searched in another one; counted, or so many of them deleted.
+SELECT space_leftovers($1, $2, $3)
+
+-- name: exists
+-- Whether there is such a space.
+SELECT EXISTS (SELECT FROM embedding_spaces WHERE space_id = $1)

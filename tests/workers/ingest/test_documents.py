@@ -3,9 +3,11 @@ from __future__ import annotations
 import re
 from pydoc_data.topics import topics
 
+import pytest
 import structlog.testing
 
 from infra.local.model.faults_client import Faults
+from infra.prices import ModelPrice
 from tests.conftest import NewTenant
 from tests.workers.ingest.shelf import Shelf
 
@@ -113,6 +115,37 @@ async def test_a_text_is_paid_for_once_per_tenant(
     ]
     await Shelf(shelf.drive, await new_tenant()).put(PROSE[:3_000])
     assert await faults.requests("embeddings") == calls + 1
+
+
+async def test_what_was_paid_for_a_document_is_kept_with_it(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens and money of documents add up to the tenant's: those of an overtaken and of a deleted version too."""
+    budget = shelf.drive.resources.budget
+    monkeypatch.setitem(budget.prices.models, "local-embed-256", ModelPrice.model_validate({"in": 2.0}))
+    await shelf.publish(PROSE[:2_000])
+    await shelf.publish(PROSE[2_000:4_000])
+    await shelf.publish(PROSE[4_000:5_000], "gone")
+    await shelf.drive.settle(shelf.tenant)
+    await shelf.put(None, "gone")
+    await shelf.put(PROSE[2_000:4_000] + "One more.")
+    await budget.flush()
+    [used] = await shelf.drive.rows(
+        "SELECT sum(tokens_in)::bigint AS tokens, sum(cost_micros)::bigint AS micros FROM usage WHERE tenant_id = $1",
+        shelf.tenant,
+    )
+    kept = await shelf.drive.rows(
+        "SELECT document_id, embedded_tokens, cost_micros FROM document_usage WHERE tenant_id = $1",
+        shelf.tenant,
+    )
+    assert {"d", "gone"} == {row["document_id"] for row in kept}
+    assert used["tokens"] == sum(row["embedded_tokens"] for row in kept)
+    assert used["micros"] == sum(row["cost_micros"] for row in kept) == 2 * used["tokens"]
+    await shelf.drive.rows(
+        "DELETE FROM documents WHERE tenant_id = $1 AND document_id = 'gone'", shelf.tenant
+    )
+    left = await shelf.drive.rows("SELECT document_id FROM document_usage WHERE tenant_id = $1", shelf.tenant)
+    assert ["d"] == [row["document_id"] for row in left]
 
 
 async def test_a_text_that_repeats_within_a_document_is_embedded_once(shelf: Shelf) -> None:
