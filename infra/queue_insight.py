@@ -81,6 +81,7 @@ async def insight(client: redis.asyncio.Redis, queue: str) -> QueueInsight:
         queue_keys.turns(queue, urgent=True),
         queue_keys.turns(queue, urgent=False),
         queue_keys.tally(queue),
+        queue_keys.held(queue),
     ]
     script = client.register_script(_script())
     reply = await cast("Awaitable[list[Any]]", script(keys=keys))

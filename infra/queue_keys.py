@@ -57,8 +57,13 @@ def clock(queue: str) -> str:
 
 
 def running(queue: str) -> str:
-    """A sorted set of the jobs under lease by the end of their lease; owned by the workers that hold them."""
+    """A sorted set of the claims that still hold jobs, by the end of their lease; owned by the workers that made them."""
     return f"{PREFIX}{queue}:running"
+
+
+def held(queue: str) -> str:
+    """A hash from such a claim's token to the number of jobs that it still holds."""
+    return f"{PREFIX}{queue}:held"
 
 
 def dead(queue: str) -> str:

@@ -12,6 +12,7 @@
 - `lua`          one Lua file of `scripts/` as a function
 - `intake`       candidates of a claim, decoded and sorted by who runs them
 - `plain`        registered functions, run as in arq
+- `terms`        a function's timeout, tries and kept result
 - `deadlines`    one timer for many timeouts
 - `handover`     everything else, given to the batch runner
 - `together`     a handler that takes many jobs of its type at once

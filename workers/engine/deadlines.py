@@ -7,7 +7,7 @@ value watches the oldest, instead of one timer per job.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import takewhile
 from typing import Generic, TypeVar
 
@@ -21,14 +21,14 @@ class Deadlines(Generic[T]):
         self._expired = expired
         self._due: dict[float, dict[T, float]] = {}
 
-    def add(self, item: T, seconds: float) -> None:
-        """Start an item's clock."""
+    def add(self, items: Iterable[T], seconds: float) -> None:
+        """Start the clock of items."""
         loop = asyncio.get_running_loop()
         due = self._due.get(seconds)
         if due is None:
             due = self._due[seconds] = {}
             loop.call_later(seconds, self._look, seconds)
-        due[item] = loop.time() + seconds
+        due.update(dict.fromkeys(items, loop.time() + seconds))
 
     def drop(self, item: T, seconds: float) -> None:
         """Stop an item's clock, if it runs."""

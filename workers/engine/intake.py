@@ -25,6 +25,7 @@ class WorkerLost(JobExecutionFailed):
 class Sorted:
     """The jobs of one claim by what happens to them next."""
 
+    all: list[ClaimedJob] = field(default_factory=list)
     plain: list[tuple[ClaimedJob, Function | CronJob]] = field(default_factory=list)
     runner: list[ClaimedJob] = field(default_factory=list)
     judge: list[ClaimedJob] = field(default_factory=list)
@@ -45,43 +46,44 @@ def sort(
     the ledger knows what the id means, Redis need not. Without one, such jobs are refused.
     """
     out = Sorted()
-    for candidate in claim.jobs:
+    for job_id, score_ms, payload, charged, losses, aborted in claim.jobs:
         name, enqueue_try, enqueued_ms = "", 0, 0
         args: Sequence[Any] = ()
         kwargs: Mapping[str, Any] = {}
         error: BaseException | None = None
-        if candidate.payload is None:
+        if payload is None:
             error = JobExecutionFailed("job expired")
         else:
             try:
                 name, args, kwargs, enqueue_try, enqueued_ms = deserialize_job_raw(
-                    candidate.payload, deserializer=deserializer
+                    payload, deserializer=deserializer
                 )
             except SerializationError as failed:
                 error = failed
         job = ClaimedJob(
-            candidate.job_id,
+            job_id,
             name,
             args,
             kwargs,
-            max(candidate.charged + 1, enqueue_try or 0),
-            candidate.losses,
+            max(charged + 1, enqueue_try or 0),
+            losses,
             claim.token,
-            enqueued_ms or candidate.score_ms,
-            candidate.score_ms,
+            enqueued_ms or score_ms,
+            score_ms,
             queue,
         )
+        out.all.append(job)
         function = functions.get(name)
         if function is None and with_runner:
-            (out.judge if candidate.losses >= MAX_LOSSES else out.runner).append(job)
+            (out.judge if losses >= MAX_LOSSES else out.runner).append(job)
         elif error is not None:
             out.refuse.append((job, error))
-        elif candidate.aborted:
+        elif aborted:
             out.refuse.append((job, asyncio.CancelledError()))
         elif function is None:
             out.refuse.append((job, JobExecutionFailed(f"function {name!r} not found")))
-        elif candidate.losses >= MAX_LOSSES:
-            out.refuse.append((job, WorkerLost(f"its worker died {candidate.losses} times")))
+        elif losses >= MAX_LOSSES:
+            out.refuse.append((job, WorkerLost(f"its worker died {losses} times")))
         else:
             out.plain.append((job, function))
     return out

@@ -7,7 +7,7 @@ work to others, so a worker whose lag passes a third of the lease reports itself
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -31,7 +31,7 @@ class Leases:
         store: the queue.
         link: waits while Redis is away.
         lost: called for each job that another worker has now.
-        ended: called for each job that has left this worker, with how.
+        ended: called with the jobs that have left this worker, and how.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Leases:
         link: RedisLink,
         *,
         lost: Callable[[ClaimedJob], None],
-        ended: Callable[[ClaimedJob, Settlement], None] | None = None,
+        ended: Callable[[Sequence[tuple[ClaimedJob, Settlement]]], None] | None = None,
     ) -> None:
         self.held: dict[str, ClaimedJob] = {}
         self.lag = 0.0
@@ -55,22 +55,26 @@ class Leases:
         """Whether the event loop was on time at the last beat."""
         return self.lag < self._period
 
-    def add(self, job: ClaimedJob) -> None:
-        """Hold a job. If an older claim of it is still here, that one is lost: its lease ran out unnoticed."""
-        older = self.held.get(job.job_id)
-        self.held[job.job_id] = job
-        if older is not None:
-            self._lost(older)
+    def add(self, jobs: Iterable[ClaimedJob]) -> None:
+        """Hold jobs. If an older claim of one is still here, that one is lost: its lease ran out unnoticed."""
+        held = self.held
+        for job in jobs:
+            older = held.get(job.job_id)
+            held[job.job_id] = job
+            if older is not None:
+                self._lost(older)
 
     def settled(self, settlements: Sequence[Settlement]) -> None:
         """Stop renewing jobs that have left this worker; a later claim of the same job stays."""
         held = self.held
+        left: list[tuple[ClaimedJob, Settlement]] = []
         for settlement in settlements:
             job = held.get(settlement.job_id)
             if job is not None and job.token == settlement.token:
                 del held[settlement.job_id]
-                if self._ended is not None:
-                    self._ended(job, settlement)
+                left.append((job, settlement))
+        if self._ended is not None:
+            self._ended(left)
 
     async def beat(self) -> None:
         """Renew until cancelled."""

@@ -21,6 +21,7 @@ class Script:
 
     def __init__(self, redis: ArqRedis, name: str) -> None:
         self._run = redis.register_script((FOLDER / f"{name}.lua").read_text(encoding="utf-8"))
+        self.sha: str = self._run.sha
 
     async def __call__(self, *, keys: Sequence[str], args: Sequence[str | int | bytes]) -> list[Any]:
         """Run it.

@@ -27,6 +27,8 @@ def settle(
         keep_ms: how long the in-progress key outlives the job.
     """
     outcome: Outcome
+    if isinstance(verdict, Done) and result is None:
+        return Settlement(job.job_id, job.token, attempt=job.attempt, keep_ms=keep_ms)
     match verdict:
         case Done():
             letter, outcome = None, "done"

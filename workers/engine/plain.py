@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import arq
 import structlog
-from arq.constants import keep_cronjob_progress
 from arq.cron import CronJob
 from arq.jobs import serialize_result
 from arq.typing import StartupShutdown
@@ -28,38 +29,13 @@ from workers.engine.outbox import Outbox
 from workers.engine.outcome import settle
 from workers.engine.policy import Policy, code_of, decide, message_of
 from workers.engine.store import Settlement
+from workers.engine.terms import Terms
 from workers.engine.types import Bury, ClaimedJob, Done, GiveBack, RetryAt, Verdict
 
 Cause = Literal["timeout", "abort", "lost"]
 DONE: Final = Done()
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a function and the worker's defaults say together. `result_ms` None keeps no result, 0 keeps it for ever."""
-
-    timeout: float | None
-    max_tries: int
-    result_ms: int | None
-    keep_ms: int
-
-    @classmethod
-    def of(cls, function: Function | CronJob, worker: arq.Worker) -> Terms:
-        """Combine them; the function's own settings win."""
-        for_ever = function.keep_result_forever
-        seconds = worker.keep_result_s if function.keep_result_s is None else function.keep_result_s
-        if worker.keep_result_forever if for_ever is None else for_ever:
-            result_ms: int | None = 0
-        else:
-            result_ms = to_ms(seconds) if seconds > 0 else None
-        return cls(
-            worker.job_timeout_s if function.timeout_s is None else function.timeout_s,
-            worker.max_tries if function.max_tries is None else function.max_tries,
-            result_ms,
-            to_ms(keep_cronjob_progress) if isinstance(function, CronJob) else 0,
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -69,11 +45,16 @@ class Run:
     job: ClaimedJob
     function: Function | CronJob
     terms: Terms
-    ref: str
     start_ms: int
     task: asyncio.Task[None] | None = None
     cause: Cause | None = None
     started: bool = False
+
+    @property
+    def ref(self) -> str:
+        """The job's name in arq's words."""
+        name = self.job.function
+        return name if isinstance(self.function, CronJob) else f"{self.job.job_id}:{name}"
 
     def cancel(self, cause: Cause) -> None:
         """Cancel the job; the first cause stands."""
@@ -119,21 +100,27 @@ class PlainJobs:
         self._ended = ended
         self._terms: dict[str, Terms] = {}
         self._deadlines = Deadlines(_time_out)
+        self._last_ms, self._last_moment = 0, ms_to_datetime(0)
 
-    def start(self, job: ClaimedJob, function: Function | CronJob) -> None:
-        """Run a job in a task of its own, or bury it when its tries are used up."""
-        worker = self._worker
-        terms = self._terms.get(job.function)
-        if terms is None:
-            terms = self._terms[job.function] = Terms.of(function, worker)
-        if job.attempt > terms.max_tries:
-            error = JobExecutionFailed(f"max {terms.max_tries} retries exceeded")
-            self.refuse(job, error, max_tries=terms.max_tries)
-            return
-        ref = job.function if isinstance(function, CronJob) else f"{job.job_id}:{job.function}"
-        run = Run(job, function, terms, ref, timestamp_ms())
-        run.task = worker.tasks[job.job_id] = worker.loop.create_task(self._run(run))
-        self.running[job.job_id] = run
+    def start(self, jobs: Iterable[tuple[ClaimedJob, Function | CronJob]]) -> None:
+        """Run jobs in a task each, or bury those whose tries are used up."""
+        tasks, running, start_ms = self._worker.tasks, self.running, timestamp_ms()
+        create_task = self._worker.loop.create_task
+        timed: defaultdict[float, list[Run]] = defaultdict(list)
+        for job, function in jobs:
+            terms = self._terms.get(job.function)
+            if terms is None:
+                terms = self._terms[job.function] = Terms.of(function, self._worker)
+            if job.attempt > terms.max_tries:
+                error = JobExecutionFailed(f"max {terms.max_tries} retries exceeded")
+                self.refuse(job, error, max_tries=terms.max_tries)
+                continue
+            run = running[job.job_id] = Run(job, function, terms, start_ms)
+            run.task = tasks[job.job_id] = create_task(self._run(run))
+            if terms.timeout is not None:
+                timed[terms.timeout].append(run)
+        for seconds, runs in timed.items():
+            self._deadlines.add(runs, seconds)
 
     def refuse(self, job: ClaimedJob, error: BaseException, *, max_tries: int = 0) -> None:
         """End a job that cannot be started; its payload goes to the dead letters, an aborted one's nowhere."""
@@ -167,33 +154,36 @@ class PlainJobs:
             self._end(run, settle(run.job, GiveBack()))
             self._forget(run)
 
-    async def _run(self, run: Run) -> None:
-        worker, job, terms = self._worker, run.job, run.terms
+    async def _run(self, run: Run) -> None:  # noqa: PLR0912 - every job passes here; in pieces it costs more.
+        worker, job, terms, narrates = self._worker, run.job, run.terms, self._narration.narrate
         run.started = True
         context = {
             **worker.ctx,
             "job_id": job.job_id,
             "job_try": job.attempt,
-            "enqueue_time": ms_to_datetime(job.enqueue_time_ms),
+            "enqueue_time": self._moment(job.enqueue_time_ms),
             "score": job.score_ms,
         }
-        if terms.timeout is not None:
-            self._deadlines.add(run, terms.timeout)
         try:
             if run.cause is not None:
                 raise asyncio.CancelledError  # noqa: TRY301 - as if it had been thrown in.
             if worker.on_job_start:
                 await worker.on_job_start(context)
-            self._narration.started(job, run.ref, run.start_ms)
+            if narrates:
+                self._narration.started(job, run.ref, run.start_ms)
             result = await run.function.coroutine(context, *job.args, **job.kwargs)
-            self._narration.succeeded(run.ref, run.start_ms, result)
+            if narrates:
+                self._narration.succeeded(run.ref, run.start_ms, result)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - `_failed` decides by class.
             if run.task is not None:
                 run.task.uncancel()
             settlement = self._failed(run, error)
         else:
             worker.jobs_complete += 1
-            settlement = self._final(run, DONE, success=True, result=result)
+            if terms.result_ms is None and not terms.keep_ms:
+                settlement = Settlement(job.job_id, job.token, attempt=job.attempt)
+            else:
+                settlement = self._final(run, DONE, success=True, result=result)
         finally:
             if terms.timeout is not None:
                 self._deadlines.drop(run, terms.timeout)
@@ -204,6 +194,12 @@ class PlainJobs:
             await self._outbox.join()
             await self._hook(run, worker.after_job_end, context)
         self._forget(run)
+
+    def _moment(self, ms: int) -> datetime:
+        """A time of enqueueing; jobs of one push share it."""
+        if ms != self._last_ms:
+            self._last_ms, self._last_moment = ms, ms_to_datetime(ms)
+        return self._last_moment
 
     async def _hook(self, run: Run, hook: StartupShutdown, context: dict[Any, Any]) -> None:
         """Call a hook; its failure must not take the worker down, as it does in arq."""
@@ -264,8 +260,6 @@ class PlainJobs:
 
     def _final(self, run: Run, verdict: Verdict, *, success: bool, result: Any) -> Settlement:
         job, terms = run.job, run.terms
-        if success and terms.result_ms is None and not terms.keep_ms:
-            return Settlement(job.job_id, job.token)
         data = None
         if terms.result_ms is not None:
             data = self._serialise(job, run.ref, success=success, result=result, start_ms=run.start_ms)

@@ -31,6 +31,7 @@ class Schedule:
         self.held = False
         self.claim_at = 0.0
         self.tick_at = 0.0
+        self._seen_ms = 0
 
     def restart(self) -> None:
         """Forget the times of an earlier run."""
@@ -51,6 +52,11 @@ class Schedule:
 
     def saw(self, claim: Claim, now: float) -> None:
         """Learn from a claim."""
+        older, self._seen_ms = claim.now_ms < self._seen_ms, claim.now_ms
+        if older:
+            # Two were on their way and overtook each other; a third knows better than this one.
+            self.wanted = True
+            return
         if self.suspects and not self.isolates:
             # It was for a suspect. If there was none left, go back to claiming many.
             self.suspects = self.alone = bool(claim.jobs)
@@ -65,6 +71,11 @@ class Schedule:
             # One millisecond more, because Redis's clock was cut to whole ones.
             wait = min(wait, max(0.0, (claim.next_due_ms - claim.now_ms + 1) / 1000))
         self.claim_at = now + wait
+
+    def delegated(self, now: float) -> None:
+        """Leave the next claim to somebody else, who calls `saw`."""
+        self.wanted = False
+        self.claim_at = now + self.poll
 
     def ticked(self, now: float) -> None:
         """Plan the next housekeeping."""

@@ -27,7 +27,7 @@ VERDICTS: Final[Mapping[str, type[Verdict]]] = {
 
 def pack_job(job: ClaimedJob) -> bytes:
     """A job as one line."""
-    return wire.dumps(asdict(job)) + b"\n"
+    return wire.dumps(job._asdict()) + b"\n"
 
 
 def unpack_job(line: bytes) -> ClaimedJob:

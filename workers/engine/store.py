@@ -6,19 +6,22 @@ a `redis` error goes to the caller, who knows whether it may.
 
 from __future__ import annotations
 
+import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from itertools import repeat
+from typing import Any, Final, Literal, NamedTuple
 
 from arq.connections import ArqRedis
 from arq.constants import abort_jobs_ss
+from redis.exceptions import NoScriptError
 
 from infra import queue_keys
 from workers.engine.lua import Script
 
-HEADER: Final = 7
-FIELDS: Final = 6
+LANED: Final = 2**52
+"""What a job's due time is less in the sorted set while it waits in a lane; see `claim.lua`."""
 
 Verb = Literal["done", "dead", "again", "lost", "forgiven"]
 Outcome = Literal["done", "gone", "retried", "given_back", "dead", "lost"]
@@ -57,7 +60,8 @@ class Settlement(NamedTuple):
 
     Args:
         delay_ms: for `again`, from Redis's now.
-        attempt: for `again`, the new count of charged attempts; None leaves it as it is.
+        attempt: for `again`, the new count of charged attempts; None leaves it as it is. For `done`, 1 says that none
+            was charged before.
         result: arq's serialised result, if one is kept; `result_ttl_ms` 0 keeps it for ever.
         keep_ms: how long the in-progress key outlives the job (cron).
         letter: for `dead`, the dead letter as JSON.
@@ -74,6 +78,38 @@ class Settlement(NamedTuple):
     keep_ms: int = 0
     letter: bytes = b""
     outcome: Outcome = "done"
+
+
+def _claim_of(reply: Sequence[Any]) -> Claim:
+    """What the script said."""
+    now_ms, next_due, token, suspects, more, paused, held, *lists = reply
+    return Claim(
+        now_ms=now_ms,
+        next_due_ms=None if next_due < 0 else next_due,
+        token=int(token),
+        suspects=suspects,
+        more=more == 1,
+        paused=paused == 1,
+        jobs=_candidates(lists) if lists else [],
+        held=held == 1,
+    )
+
+
+def _candidates(lists: Sequence[Sequence[Any]]) -> list[Candidate]:
+    """The jobs of a claim from the script's six lists, of which the last two may be empty."""
+    ids, scores, payloads, tries, losses, aborts = lists
+    none = repeat(0)
+    return [
+        Candidate(job_id.decode(), _due(score), payload, int(charged or 0), lost, asked == 1)
+        for job_id, score, payload, charged, lost, asked in zip(
+            ids, scores, payloads, tries, losses or none, aborts or none, strict=False
+        )
+    ]
+
+
+def _due(score: bytes) -> int:
+    due = int(float(score))
+    return due + LANED if due < 0 else due
 
 
 class QueueStore:
@@ -108,6 +144,7 @@ class QueueStore:
         self._finish = Script(redis, "finish")
         self._renew = Script(redis, "renew")
         self._bell = queue_keys.bell(queue)
+        self._own_bell = f"{self._bell}:{secrets.token_hex(8)}"
         self._claim_keys = [
             queue,
             queue_keys.lost(queue),
@@ -119,6 +156,7 @@ class QueueStore:
             queue_keys.turns(queue, urgent=True),
             queue_keys.turns(queue, urgent=False),
             queue_keys.turn(queue),
+            queue_keys.held(queue),
         ]
         bounds = dict(limits or {})
         self._claim_rest: list[str | int] = [
@@ -136,7 +174,9 @@ class QueueStore:
             self._bell,
             abort_jobs_ss,
             queue_keys.running(queue),
+            queue_keys.held(queue),
         ]
+        self._renew_keys = [queue, queue_keys.running(queue), queue_keys.held(queue)]
 
     async def claim(
         self,
@@ -154,62 +194,44 @@ class QueueStore:
             aborts: look up abort requests for the jobs taken.
             ids: consider only these.
         """
-        args = [
-            want,
-            self.lease_ms,
-            self.memory_ms,
-            "alone" if alone else self._many,
-            "1" if aborts else "0",
-            *self._claim_rest,
-            *ids,
-        ]
-        reply = await self._claim(keys=self._claim_keys, args=args)
-        now_ms, next_due, token, suspects, more, paused, held = reply[:HEADER]
-        jobs = [
-            Candidate(
-                reply[at].decode(),
-                int(reply[at + 1]),
-                reply[at + 2],
-                int(reply[at + 3] or 0),
-                reply[at + 4],
-                reply[at + 5] == 1,
-            )
-            for at in range(HEADER, len(reply), FIELDS)
-        ]
-        return Claim(
-            now_ms=now_ms,
-            next_due_ms=None if next_due < 0 else next_due,
-            token=int(token),
-            suspects=suspects,
-            more=more == 1,
-            paused=paused == 1,
-            jobs=jobs,
-            held=held == 1,
-        )
+        mode = "alone" if alone else self._many
+        args = [want, self.lease_ms, self.memory_ms, mode, "1" if aborts else "0", *self._claim_rest, *ids]
+        return _claim_of(await self._claim(keys=self._claim_keys, args=args))
+
+    async def listen_and_claim(self, *, timeout: float, want: int, aborts: bool) -> Claim | None:
+        """Wait for the bell, and claim at that moment; occupies one connection.
+
+        Redis runs what a connection has sent behind a command that waits as soon as the waiting ends.
+
+        Returns:
+            None when Redis has forgotten the script: then nothing was claimed.
+        """
+        args = [want, self.lease_ms, self.memory_ms, self._many, "1" if aborts else "0", *self._claim_rest]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.execute_command("BLPOP", self._bell, self._own_bell, timeout)
+            pipe.execute_command("EVALSHA", self._claim.sha, len(self._claim_keys), *self._claim_keys, *args)
+            rung, reply = await pipe.execute(raise_on_error=False)
+        if isinstance(reply, NoScriptError):
+            return None
+        for error in (rung, reply):
+            if isinstance(error, Exception):
+                raise error
+        return _claim_of(reply)
 
     async def finish(self, settlements: Sequence[Settlement]) -> list[str]:
         """End claims; returns the ids that were refused because another worker has them now."""
-        plain: defaultdict[int, list[str]] = defaultdict(list)
+        plain: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
         others: list[str | int | bytes] = []
-        for s in settlements:
-            if s.verb == "done" and s.result is None and s.keep_ms == 0 and "\n" not in s.job_id:
-                plain[s.token].append(s.job_id)
+        for job_id, token, verb, delay_ms, attempt, result, ttl_ms, keep_ms, letter, _ in settlements:
+            if verb == "done" and result is None and not keep_ms and "\n" not in job_id:
+                plain[token, "0" if attempt == 1 else "1"].append(job_id)
             else:
-                others += (
-                    s.job_id,
-                    s.token,
-                    s.verb,
-                    s.delay_ms,
-                    "" if s.attempt is None else s.attempt,
-                    s.result or b"",
-                    s.result_ttl_ms,
-                    s.keep_ms,
-                    s.letter,
-                )
+                others += (job_id, token, verb, delay_ms, "" if attempt is None else attempt)
+                others += (result or b"", ttl_ms, keep_ms, letter)
         args: list[str | int | bytes] = [len(plain)]
-        for token, ids in plain.items():
+        for kind, ids in plain.items():
             # One argument per claim, because redis-py encodes arguments one by one, in Python.
-            args += (token, "\n".join(ids))
+            args += (*kind, "\n".join(ids))
         refused: list[bytes] = await self._finish(keys=self._finish_keys, args=args + others)
         return [job_id.decode() for job_id in refused]
 
@@ -218,7 +240,7 @@ class QueueStore:
         args: list[str | int] = [self.lease_ms, self.memory_ms]
         for pair in held:
             args += pair
-        lost: list[bytes] = await self._renew(keys=[self.queue, queue_keys.running(self.queue)], args=args)
+        lost: list[bytes] = await self._renew(keys=self._renew_keys, args=args)
         return [job_id.decode() for job_id in lost]
 
     async def listen(self, *, timeout: float) -> bool:
@@ -226,12 +248,13 @@ class QueueStore:
         rung: Awaitable[object] = self._redis.execute_command("BLPOP", self._bell, timeout)  # type: ignore[no-untyped-call] # redis-py types whole seconds only
         return await rung is not None
 
-    async def ring(self) -> None:
-        """Wake one idle worker."""
+    async def ring(self, *, own: bool = False) -> None:
+        """Wake one idle worker, or with `own` this one."""
+        bell = self._own_bell if own else self._bell
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.lpush(self._bell, "1")
-            pipe.ltrim(self._bell, 0, 3)
-            pipe.pexpire(self._bell, 60_000)
+            pipe.lpush(bell, "1")
+            pipe.ltrim(bell, 0, 3)
+            pipe.pexpire(bell, 60_000)
             await pipe.execute()
 
     async def abort_requests(self, *, now_ms: int, max_age_ms: int) -> list[str]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
+class ClaimedJob(NamedTuple):
     """One job under lease, as it came out of a claim.
 
     All jobs of one claim share a `token`; a later claim of the same queue has a greater one, also after Redis was
     emptied (its high part is Redis's clock in microseconds). The token is what fences the ledger's transaction.
+
+    A named tuple, because a frozen dataclass of ten fields costs four times as much to make.
     """
 
     job_id: str

@@ -84,6 +84,9 @@ class Worker(Claiming):
         self._isolate = isolate
         self._limits = limits
         self._tallies = tally
+        if batch_runner is not None:
+            # Two claims share the slots, so that one is with the ledger while the handlers of the other run.
+            self._most = max(1, (self.max_jobs + 1) // 2)
         self._lease_ms = round(lease * 1000)
         self._memory_ms = round((lease * 30 if lease_memory is None else lease_memory) * 1000)
         self._narration = Narration(narrate=narrate, log_results=self.log_results)
@@ -116,7 +119,14 @@ class Worker(Claiming):
         ended = None if self._tally is None else self._tally.ended
         self._leases = Leases(store, self._link, lost=self._lost, ended=ended)
         self._outbox = Outbox(store, self._link, settled=self._leases.settled)
-        self._doorbell = Doorbell(store, self._link, hungry=lambda: self._room() > 0, rung=self._look_again)
+        self._doorbell = Doorbell(
+            store,
+            self._link,
+            room=self._room,
+            rung=self._look_again,
+            brought=self._brought,
+            aborts=self.allow_abort_jobs,
+        )
         self._plain = PlainJobs(
             self,
             self._outbox,
@@ -150,6 +160,7 @@ class Worker(Claiming):
                     if helper.done():
                         helper.result()  # it ends only by failing, and then so must we
         finally:
+            await self._doorbell.leave()
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
@@ -163,7 +174,12 @@ class Worker(Claiming):
         if self._closing or (self._stopping and not self.tasks):
             return True
         schedule, room = self._schedule, self._room()
-        if room > 0 and schedule.due(self.loop.time()):
+        due = schedule.due(self.loop.time())
+        if due and room <= 0 and self._doorbell.reserved:
+            # The slots are with the claim that waits for a ring, so let it ring.
+            schedule.delegated(self.loop.time())
+            await self._link.persist(partial(self._store.ring, own=True))
+        elif due and room > 0:
             claim = await self._link.persist(
                 partial(self._claim, room, alone=not schedule.isolates and schedule.suspects)
             )
@@ -180,7 +196,8 @@ class Worker(Claiming):
             await self._link.persist(self._tick)
         if self.burst and await self._burst_over():
             return True
-        await self._alarm.sleep(schedule.rest(self.loop.time(), room=self._room()))
+        room = self._room() + self._doorbell.reserved
+        await self._alarm.sleep(schedule.rest(self.loop.time(), room=room))
         return False
 
     def _take(self, claim: Claim) -> None:
@@ -195,15 +212,11 @@ class Worker(Claiming):
             with_runner=self._handover is not None,
         )
         self.job_counter += len(claim.jobs)
-        for job, function in jobs.plain:
-            self._leases.add(job)
-            self._plain.start(job, function)
+        self._leases.add(jobs.all)
+        self._plain.start(jobs.plain)
         for job, error in jobs.refuse:
-            self._leases.add(job)
             self._plain.refuse(job, error)
         if self._handover is not None:
-            for job in (*jobs.runner, *jobs.judge):
-                self._leases.add(job)
             if jobs.runner and self._isolation is not None and jobs.runner[0].losses >= SUSPECT:
                 self._isolation.start(jobs.runner[0])  # a suspect is claimed alone
             elif jobs.runner:
@@ -229,22 +242,6 @@ class Worker(Claiming):
         await self._outbox.join()
         return 0 <= self.max_burst_jobs <= self._jobs_started() or await self.pool.zcard(self.queue_name) == 0
 
-    def _look_again(self) -> None:
-        self._schedule.wanted = True
-        self._alarm.ring()
-
-    def _slot_freed(self) -> None:
-        self.job_counter -= 1
-        if self.job_counter == 0:
-            self._schedule.alone = False
-        if self._schedule.held:
-            self._schedule.wanted = True
-        was_full = self.job_counter == self.max_jobs - 1
-        reason = self._schedule.wanted or self._schedule.suspects
-        if reason or was_full or self.burst or self._stopping:
-            self._alarm.ring()
-        self._doorbell.room()
-
     def _reported(self, verdict: Verdict | None) -> None:
         match verdict:
             case Done():
@@ -256,6 +253,7 @@ class Worker(Claiming):
         self._slot_freed()
 
     async def _hand_back(self) -> None:
+        await self._doorbell.leave()
         self._plain.give_back_rest()
         if self._handover is not None:
             self._handover.give_back_rest()

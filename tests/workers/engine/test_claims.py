@@ -196,7 +196,7 @@ async def test_every_key_has_an_owner_or_ends_by_itself(pool: ArqRedis, make_sto
     await make_store(lease_ms=0).claim(want=2)
     await make_store().claim(want=2)
     endless = {key.decode() async for key in pool.scan_iter() if await pool.pttl(key) < 0}
-    assert {QUEUE, queue_keys.running(QUEUE)} == endless
+    assert {QUEUE, queue_keys.running(QUEUE), queue_keys.held(QUEUE)} == endless
 
 
 async def test_waiting_for_the_bell_ends_when_it_rings(pool: ArqRedis, make_store: MakeStore) -> None:

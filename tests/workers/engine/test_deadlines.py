@@ -12,11 +12,11 @@ async def test_only_what_stays_too_long_is_called_out() -> None:
     """Items that leave in time are not, whatever their timeouts; the others are, in the order of their starts."""
     called: list[str] = []
     deadlines: Deadlines[str] = Deadlines(called.append)
-    deadlines.add("first", 0.05)
-    deadlines.add("left", 0.05)
-    deadlines.add("patient", 3600.0)
+    deadlines.add(["first"], 0.05)
+    deadlines.add(["left"], 0.05)
+    deadlines.add(["patient"], 3600.0)
     await asyncio.sleep(0.01)
-    deadlines.add("second", 0.05)
+    deadlines.add(["second"], 0.05)
     deadlines.drop("left", 0.05)
     deadlines.drop("never there", 7.0)
 
@@ -33,7 +33,7 @@ async def test_a_timeout_can_be_used_again_after_a_rest() -> None:
     called: list[int] = []
     deadlines: Deadlines[int] = Deadlines(called.append)
     for number in range(2):
-        deadlines.add(number, 0.01)
+        deadlines.add([number], 0.01)
 
         async def out(number: int = number) -> bool:
             return number in called

@@ -177,7 +177,12 @@ async def test_nothing_is_left_of_lanes_when_all_is_done(pool: ArqRedis, queue: 
     claim = await store.claim(want=20)
     endless = {key.decode() async for key in pool.scan_iter() if await pool.pttl(key) < 0}
     assert 12 == len(claim.jobs)
-    assert {QUEUE, queue_keys.running(QUEUE), *(f"arq:job:{job.job_id}" for job in claim.jobs)} == endless
+    assert {
+        QUEUE,
+        queue_keys.running(QUEUE),
+        queue_keys.held(QUEUE),
+        *(f"arq:job:{job.job_id}" for job in claim.jobs),
+    } == endless
     await finish(store, claim)
     assert set() == {key async for key in pool.scan_iter() if await pool.pttl(key) < 0}
 

@@ -1,7 +1,9 @@
 -- Ends many claims in one call: done, run again, or dead; refuses those whose lease another worker has now.
 --
--- KEYS  1 queue  2 lost  3 clock  4 dead  5 dead:at  6 bell  7 arq:abort  8 running
--- ARGV  1 n, then n pairs (token, ids separated by newlines): done without a result, the common case
+-- KEYS  1 queue  2 lost  3 clock  4 dead  5 dead:at  6 bell  7 arq:abort  8 running claims
+--       9 jobs held by each claim
+-- ARGV  1 n, then n times (token, '1' if attempts may have been charged, ids separated by newlines): done without a
+--       result, the common case
 --       then per other job: id, token, verb, delay_ms, attempt, result, result_ttl_ms, keep_ms, dead letter
 --         verb 'done' | 'dead' | 'again' | 'lost' (again, and its process died) | 'forgiven' (again, and its losses are
 --         forgotten). result '' = none; result_ttl_ms 0 = for ever. attempt '' = not charged.
@@ -15,36 +17,52 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local n = tonumber(ARGV[1])
 
-local ids, tokens, terms, holder_keys = {}, {}, {}, {}
-for group = 1, n do
-  local token = ARGV[2 * group]
-  for id in string.gmatch(ARGV[2 * group + 1], '[^\n]+') do
-    ids[#ids + 1] = id
-    tokens[#ids] = token
-  end
-end
-for at = 2 * n + 2, #ARGV, 9 do
-  ids[#ids + 1] = ARGV[at]
-  tokens[#ids] = ARGV[at + 1]
-  terms[#ids] = {unpack(ARGV, at + 2, at + 8)}
-end
-for i = 1, #ids do holder_keys[i] = 'arq:in-progress:' .. ids[i] end
-local holders = redis.call('MGET', unpack(holder_keys))
-
-local ended = {}
 local refused, deletes, leaves, moves, ring = {}, {}, {}, {}, false
-local plain = {'done', '0', '', '', '0', '0', ''}
-for i = 1, #ids do
-  local id = ids[i]
-  local verb, delay, attempt, result, ttl, keep, letter = unpack(terms[i] or plain)
-  local mine = holders[i] == 'L' .. tokens[i]
-  if not mine and not holders[i] then mine = redis.call('ZSCORE', queue, id) and true end
-  if not mine then
-    refused[#refused + 1] = id
-  else
-    ended[#ended + 1] = id
+
+-- A claim that holds nothing any more is forgotten.
+local function let_go(token, jobs)
+  if jobs > 0 and redis.call('HINCRBY', KEYS[9], token, -jobs) <= 0 then
+    redis.call('HDEL', KEYS[9], token)
+    redis.call('ZREM', KEYS[8], token)
   end
-  if not mine then
+end
+
+-- Which of these jobs are still ours.
+local function holds(ids, keys, mine)
+  local holders = redis.call('MGET', unpack(keys))
+  for i = 1, #ids do
+    holders[i] = holders[i] == mine or (not holders[i] and redis.call('ZSCORE', queue, ids[i]) and true)
+    if not holders[i] then refused[#refused + 1] = ids[i] end
+  end
+  return holders
+end
+
+local gone = 0
+for at = 2, 3 * n, 3 do
+  local charged, ids, keys, count = ARGV[at + 1] == '1', {}, {}, 0
+  for id in string.gmatch(ARGV[at + 2], '[^\n]+') do
+    count = count + 1
+    ids[count], keys[count] = id, 'arq:in-progress:' .. id
+  end
+  local ours, before = holds(ids, keys, 'L' .. ARGV[at]), #leaves
+  for i = 1, count do
+    if ours[i] then
+      local id = ids[i]
+      leaves[#leaves + 1], deletes[gone + 1], deletes[gone + 2] = id, keys[i], 'arq:job:' .. id
+      gone = gone + 2
+      if charged then
+        gone = gone + 1
+        deletes[gone] = 'arq:retry:' .. id
+      end
+    end
+  end
+  let_go(ARGV[at], #leaves - before)
+end
+
+for at = 3 * n + 2, #ARGV, 9 do
+  local id, token, verb, delay, attempt, result, ttl, keep, letter = unpack(ARGV, at, at + 8)
+  local key = 'arq:in-progress:' .. id
+  if not holds({id}, {key}, 'L' .. token)[1] then
     -- Nothing of it is ours to change.
   elseif verb == 'again' or verb == 'lost' or verb == 'forgiven' then
     if verb == 'lost' then
@@ -56,9 +74,10 @@ for i = 1, #ids do
     if attempt ~= '' then
       redis.call('SET', 'arq:retry:' .. id, attempt, 'PX', 88400000 + tonumber(delay))
     end
-    deletes[#deletes + 1] = holder_keys[i]
+    deletes[#deletes + 1] = key
     moves[#moves + 1] = now + tonumber(delay)
     moves[#moves + 1] = id
+    let_go(token, 1)
     ring = true
   else
     if verb == 'dead' then
@@ -74,24 +93,24 @@ for i = 1, #ids do
       end
     end
     if keep ~= '0' then
-      redis.call('SET', holder_keys[i], 'kept', 'PX', keep)
+      redis.call('SET', key, 'kept', 'PX', keep)
     else
-      deletes[#deletes + 1] = holder_keys[i]
+      deletes[#deletes + 1] = key
     end
     deletes[#deletes + 1] = 'arq:job:' .. id
     deletes[#deletes + 1] = 'arq:retry:' .. id
     leaves[#leaves + 1] = id
+    let_go(token, 1)
   end
 end
 
 if #deletes > 0 then redis.call('DEL', unpack(deletes)) end
 if #moves > 0 then redis.call('ZADD', queue, 'XX', unpack(moves)) end
-if #ended > 0 then redis.call('ZREM', KEYS[8], unpack(ended)) end
 if #leaves > 0 then
   redis.call('ZREM', queue, unpack(leaves))
-  redis.call('ZREM', KEYS[7], unpack(leaves))
-  redis.call('HDEL', KEYS[2], unpack(leaves))
-  if redis.call('ZCARD', queue) == 0 then redis.call('DEL', KEYS[3]) end
+  if redis.call('EXISTS', KEYS[7]) == 1 then redis.call('ZREM', KEYS[7], unpack(leaves)) end
+  if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('HDEL', KEYS[2], unpack(leaves)) end
+  if redis.call('EXISTS', queue) == 0 then redis.call('DEL', KEYS[3]) end
 end
 if ring and redis.call('LLEN', KEYS[6]) == 0 then
   redis.call('LPUSH', KEYS[6], '1')
