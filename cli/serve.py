@@ -89,6 +89,7 @@ def _serve_ops(settings: Settings, ops: OpsPort) -> AbstractAsyncContextManager[
 
 
 async def _work(settings: Settings, names: Sequence[str], *, burst: bool) -> None:
+    from workers import heap
     from workers.engine.supervisor import follow_supervisor, is_supervised
     from workers.host import open_host, run_host
 
@@ -102,6 +103,7 @@ async def _work(settings: Settings, names: Sequence[str], *, burst: bool) -> Non
         ) as host,
         _serve_ops(settings, host.ops()),
     ):
+        heap.settle()
         await run_host(host)
 
 

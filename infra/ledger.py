@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - it is a UUID, and so is its base.
 
 from infra.database import Connection, Database, queries
 from schemas.envelope import Event
@@ -21,10 +22,19 @@ from schemas.errors import IdReused, PenstockError
 from schemas.ids import EventId, TenantId, new_event_id
 from schemas.registry import EVENT_TYPES
 from schemas.states import EventState
-from schemas.work import Pushable, Work
+from schemas.work import Work
 
 NAMED = ("partitionkey", "dataref", "correlationid", "causationid", "subjectref", "traceparent")
 """Attributes of an event that are kept without a column of their own, besides its extensions and its time."""
+
+
+def event_uuid(text: str) -> UUID:
+    """An event's id from its text; asyncpg's class, an eighth of the time of Python's own.
+
+    Raises:
+        ValueError: it is no UUID.
+    """
+    return FastUUID(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,26 +176,29 @@ async def claim(database: Database, wanted: Sequence[tuple[UUID, int]]) -> dict[
     now = datetime.now(UTC)
     found: dict[UUID, Work | NotYet] = {}
     for row in rows:
-        if row["not_before"] is not None:
-            found[row["event_id"]] = NotYet(max(0.0, (row["not_before"] - now).total_seconds()))
+        # By position, which costs half: the columns come as `ledger_claim` names them.
+        event_id, tenant_id, source, key, kind, major, subject, data, sequence, *rest = row
+        accept_no, attributes, expires_at, attempts, losses, accepted_at, not_before, token = rest
+        if not_before is not None:
+            found[event_id] = NotYet(max(0.0, (not_before - now).total_seconds()))
             continue
-        found[row["event_id"]] = Work(
-            event_id=EventId(row["event_id"]),
-            tenant_id=TenantId(row["tenant_id"]),
-            source=row["source"],
-            id=row["id"],
-            type=row["type"],
-            major=row["major"],
-            subject=row["subject"],
-            data=row["data"],
-            sequence=row["sequence"],
-            accept_no=row["accept_no"],
-            attributes=row["attributes"],
-            expires_at=row["expires_at"],
-            attempt=row["attempts"] + 1,
-            losses=row["losses"],
-            accepted_at=row["accepted_at"],
-            token=row["token"],
+        found[event_id] = Work(
+            EventId(event_id),
+            TenantId(tenant_id),
+            source,
+            key,
+            kind,
+            major,
+            subject,
+            data,
+            sequence,
+            accept_no,
+            attributes,
+            expires_at,
+            attempts + 1,
+            losses,
+            accepted_at,
+            token,
         )
     return found
 
@@ -225,12 +238,6 @@ class Finish:
     delay: float | None = None
     error: Mapping[str, Any] | None = None
     note: Mapping[str, Any] | None = None
-
-    def pushable(self, queue: str) -> Pushable | None:
-        """What Redis must know of an event that comes back."""
-        if self.delay is None:
-            return None
-        return Pushable(self.work.event_id, self.work.type, queue, self.delay, self.work.tenant_id)
 
 
 async def finish(connection: Connection, finishes: Sequence[Finish]) -> None:

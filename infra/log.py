@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, TextIO
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, Final, TextIO
 
 import orjson
 import structlog
@@ -26,8 +29,32 @@ SILENCED = {
 }
 
 
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("penstock_log", default={})  # noqa: B039 - never changed in place
+JSON_OPTIONS: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+
+
+def bind(**fields: Any) -> None:
+    """Add fields to all lines of this task.
+
+    One variable for all of them: structlog's `bind_contextvars` has one per field and looks through the whole context
+    for each line, which cost a worker 10 µs per job.
+    """
+    _bound.set({**_bound.get(), **fields})
+
+
+def _merge(_: Any, __: str, event: Any) -> Any:
+    bound = _bound.get()
+    return {**bound, **event} if bound else event
+
+
+def _stamp(_: Any, __: str, event: Any) -> Any:
+    # orjson writes it as structlog's TimeStamper would, in a fifth of the time.
+    event["timestamp"] = datetime.now(UTC)
+    return event
+
+
 def _json(_: Any, __: str, event: Any) -> str:
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    return orjson.dumps(event, default=str, option=JSON_OPTIONS).decode()
 
 
 def _short_traceback(_: Any, __: str, event: Any) -> Any:
@@ -57,16 +84,18 @@ def configure(*, level: str = "info", form: str = "json", stream: TextIO | None 
     """
     target = sys.stderr if stream is None else stream
     number = getattr(logging, level.upper())
+    in_json = form == "json"
     structlog.configure(
         processors=[
+            _merge,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _stamp if in_json else structlog.processors.TimeStamper(fmt="iso", utc=True),
             _short_traceback,
-            _json if form == "json" else structlog.dev.ConsoleRenderer(colors=target.isatty()),
+            _json if in_json else structlog.dev.ConsoleRenderer(colors=target.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(file=target),
+        logger_factory=structlog.WriteLoggerFactory(file=target),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(stream=target, format="%(levelname)s %(name)s %(message)s")

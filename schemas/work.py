@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from schemas.ids import EventId, TenantId
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One event under a lease, as the ledger gave it.
+class Work(NamedTuple):
+    """One event under a lease, as the ledger gave it: a named tuple, because a worker makes one per job.
 
     Attributes:
         event_id: the ledger's id, also the arq job's id.

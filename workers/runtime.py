@@ -12,13 +12,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TypeAlias
 from uuid import UUID
 
 import structlog
 
-from infra import ledger
+from infra import ledger, log
 from infra.coalesce import Coalescer
 from infra.database import Database
 from infra.ledger import Finish, NotYet
@@ -73,13 +72,11 @@ class Runtime:
         await self._each(jobs, report, self._judge)
 
     async def _each(self, jobs: Sequence[ClaimedJob], report: Report, handle: _Handle) -> None:
+        create_task = asyncio.get_running_loop().create_task
         tasks: dict[asyncio.Task[None], tuple[ClaimedJob, Work]] = {}
         for job, work in await self._load(jobs, report):
-            task = asyncio.create_task(
-                self._one(job, work, report, handle), name=f"{job.function}:{job.job_id}"
-            )
+            task = create_task(self._one(job, work, report, handle))
             self._running[job.job_id, job.token] = task
-            task.add_done_callback(partial(self._forget, (job.job_id, job.token)))
             tasks[task] = job, work
         if not tasks:
             return
@@ -91,6 +88,9 @@ class Runtime:
             await asyncio.wait(tasks)
             await self._release([work for task, (_, work) in tasks.items() if task.cancelled()])
             raise
+        finally:
+            for job, _ in tasks.values():
+                self._running.pop((job.job_id, job.token), None)
         for task in tasks:
             if not task.cancelled() and (error := task.exception()) is not None:
                 _log.error(
@@ -98,10 +98,6 @@ class Runtime:
                     exc_info=error,
                     next_step="a bug in the runtime; the engine gives the job back",
                 )
-
-    def _forget(self, key: tuple[str, int], task: asyncio.Task[None]) -> None:
-        del task
-        self._running.pop(key, None)
 
     def lost(self, job: ClaimedJob) -> None:
         """Another worker may have this job: stop it. Its commit would be refused by the fencing token anyway."""
@@ -132,9 +128,7 @@ class Runtime:
         started = time.monotonic()
         outcome: Outcome | None = None
         error: BaseException | None = None
-        structlog.contextvars.bind_contextvars(
-            event_id=str(work.event_id), tenant=work.tenant_id, type=work.type, attempt=work.attempt
-        )
+        log.bind(event_id=job.job_id, tenant=work.tenant_id, type=work.type, attempt=work.attempt)
         try:
             outcome = await handle(job, work)
         except asyncio.CancelledError:
@@ -160,7 +154,7 @@ class Runtime:
         wanted: dict[UUID, ClaimedJob] = {}
         for job in jobs:
             try:
-                wanted[UUID(job.job_id)] = job
+                wanted[ledger.event_uuid(job.job_id)] = job
             except ValueError:
                 report(job, Bury(NOT_IN_LEDGER, "the job id is not an event id; publish through Penstock"))
         if not wanted:
@@ -189,14 +183,14 @@ class Runtime:
     async def _report_missing(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
         """Jobs that the ledger did not give: finished already, or never entered."""
         try:
-            known = await ledger.known(self._database, [UUID(job.job_id) for job in jobs])
+            known = await ledger.known(self._database, [ledger.event_uuid(job.job_id) for job in jobs])
         except PenstockError as error:
             _log.warning("runtime.ledger_away", error=error.code, next_step="the jobs are given back")
             for job in jobs:
                 report(job, GiveBack(1.0))
             return
         for job in jobs:
-            if UUID(job.job_id) in known:
+            if ledger.event_uuid(job.job_id) in known:
                 report(job, Gone())
             else:
                 report(job, Bury(NOT_IN_LEDGER, "no event has this id; publish through Penstock"))
