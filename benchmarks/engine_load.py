@@ -30,6 +30,7 @@ from infra.bus import Bus, open_redis
 from infra.database import Database
 from schemas.registry import INGEST
 from schemas.work import Work
+from workers import heap
 from workers.commit import Committer
 from workers.engine import Worker
 from workers.handling import Done, HandlerSpec, Outcome
@@ -98,6 +99,7 @@ async def main() -> None:
     tally = Tally(chosen.count)
     async with AsyncExitStack() as held:
         worker = await make_worker(chosen, tally, held)
+        heap.settle()  # for all kinds alike
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         cpu, began = time.process_time(), time.time()
