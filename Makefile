@@ -43,8 +43,8 @@ test-aimock: $(STAMP) ## The training loop against another's trainer; needs Node
 
 peers: ## Make the venvs of the peers that the benchmarks compare with.
 	@sh scripts/peers.sh "$(PYTHON)"
-	@if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix .peers/npm standardwebhooks@1.1.1; \
-	else echo "npm is missing: its standardwebhooks will not judge our signatures."; fi
+	@if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix .peers/npm standardwebhooks@1.1.1 @asyncapi/specs@6.11.1; \
+	else echo "npm is missing: its standardwebhooks will not judge our signatures, nor AsyncAPI's schema our document."; fi
 
 bench-%: $(STAMP) peers
 	$(BIN)/python benchmarks/$*.py --quick --json

@@ -9,7 +9,6 @@ import typer
 from cli.operate import open_client
 from cli.run import owner_database, run_async
 from cli.show import AsJson, print_json
-from schemas.errors import BadInput
 
 if TYPE_CHECKING:
     from infra.erasure import Target
@@ -60,7 +59,7 @@ def whole_tenant(
     from infra.erasure import Target
 
     if not (yes or dry_run or typer.confirm(f"Erase everything of {tenant}?", err=True)):
-        raise BadInput("nothing was erased", field="--yes")
+        raise typer.Abort
     _erase(tenant, Target("tenant", tenant), dry_run=dry_run, as_json=as_json)
 
 

@@ -47,10 +47,8 @@ def stop_with_message(error: PenstockError) -> typer.Exit:
     typer.secho(f"error: {error.message}{where}", err=True, fg=typer.colors.RED)
     if error.fix:
         typer.echo(f"  fix: {error.fix}", err=True)
-    usage = isinstance(error, Misconfigured) or (
-        isinstance(error, BadInput) and (error.field or "").startswith("--")
-    )
-    return typer.Exit(USAGE if usage else FAILED)
+    # What a gateway refuses is a GatewayRefused: a BadInput that gets here is about the command's own arguments.
+    return typer.Exit(USAGE if isinstance(error, Misconfigured | BadInput) else FAILED)
 
 
 def serving_settings(**overrides: Any) -> Settings:

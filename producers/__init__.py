@@ -5,6 +5,7 @@ calls     one call per event that may come in
 outlet    connections, groups and retries behind it
 outbox    the same calls on somebody else's transaction
 tenant    only a living tenant may publish
+pressure  not while too much is waiting
 naming    stable ids, so that publishing again is safe
 files     files, folders and JSONL become events
 gateway/  the HTTP API

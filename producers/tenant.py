@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from infra.database import Database, queries
 from schemas.errors import Forbidden, NotFound
 
 
-async def check_tenant(database: Database, tenant_id: str) -> None:
+async def check_tenant(database: Database, tenant_id: str) -> Mapping[str, Any]:
     """Refuse a tenant that is none or that is shut out.
+
+    Returns:
+        The limits that an operator set for it (`infra.limits`).
 
     Raises:
         NotFound: there is no such tenant.
@@ -21,3 +27,5 @@ async def check_tenant(database: Database, tenant_id: str) -> None:
         )
     if row["suspended_at"] is not None:
         raise Forbidden(f"the tenant {tenant_id} is suspended", field="tenant")
+    limits: Mapping[str, Any] = row["limits"]
+    return limits

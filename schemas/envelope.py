@@ -27,7 +27,9 @@ CONTEXT = frozenset(
 TEXT_EXTENSIONS = frozenset({"partitionkey", "dataref", "correlationid", "causationid", "subjectref"})
 MAX_ATTRIBUTE = 1024
 SUPPLIER = "penstockkey"
-"""The extension in which the gateway notes the API key that examples came by, whatever the caller wrote there."""
+"""The extension that notes by which API key or stream examples came, whatever the caller wrote there."""
+SUPPLYING = frozenset({"example.recorded", "feedback.received", "training.batch_ready"})
+"""Event types of which a dataset bounds what one supplier may give."""
 
 
 @dataclass(frozen=True, slots=True)

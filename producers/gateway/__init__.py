@@ -7,10 +7,10 @@ exchange    every request gets an id, headers and one log line
 problems    every error becomes a problem document (RFC 9457)
 body        bytes become JSON, strictly
 modes       a request becomes CloudEvents: structured, batch or binary
+keyring     keys by their secret, looked up at most once a second
 access      a bearer key becomes a caller with scopes
 rates       requests a minute of each key
 idempotency  a request that comes again is answered as the first time
-pressure    503 while too much is waiting
 etags       versions of documents
 paging      cursors
 addresses   what stands in a path or a Location header
@@ -25,6 +25,7 @@ openapi     what the OpenAPI document says beyond what FastAPI sees
 asyncapi    every event type that comes in or goes out
 openapi_examples  what an answer looks like
 openapi_rules  what is true of every operation
+openapi_headers  headers of requests and answers
 problem_protocol  bytes that are not HTTP
 routes/     one file per kind of thing
 

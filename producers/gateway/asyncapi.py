@@ -12,7 +12,7 @@ from typing import Any
 from producers.gateway.openapi import EVENT_BODY, EVENT_SCHEMA, REFERENCE, add_schemas
 from schemas.registry import Direction, EventType, types_of
 
-VERSION = "3.0.0"
+VERSION = "3.1.0"
 PUBLICATION = "application/cloudevents+json"
 _SIGNATURE: dict[str, Any] = {
     "type": "object",

@@ -26,7 +26,8 @@ HEADERS = (
     (b"referrer-policy", b"no-referrer"),
 )
 NO_STORE = (b"cache-control", b"no-store")
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = "[A-Za-z0-9._-]{1,64}"
+_REQUEST_ID = re.compile(REQUEST_ID.encode())
 _log = structlog.get_logger("penstock.gateway")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from producers.gateway.openapi_headers import BINARY_MODE, asked
 from producers.gateway.problems import MEDIA_TYPE
 from producers.gateway.shapes.base import Problem
 from schemas.envelope import MAX_ATTRIBUTE, TEXT_EXTENSIONS
@@ -65,6 +66,7 @@ _EXAMPLE = {
 }
 
 EVENT_BODY: dict[str, Any] = {
+    **asked(*BINARY_MODE, "Traceparent"),
     "requestBody": {
         "required": True,
         "description": "One CloudEvent, a batch of at most 1,000 in 16 MiB, or the data of one whose attributes are ce- headers.",
@@ -83,7 +85,7 @@ EVENT_BODY: dict[str, Any] = {
                 "example": _EXAMPLE["data"],
             },
         },
-    }
+    },
 }
 
 
@@ -95,6 +97,18 @@ def answers(model: type[BaseModel] | None, status: int = 200, *also: int) -> dic
         "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model=Problem.__name__)}}},
     }
     return {**dict.fromkeys((status, *also), own), "default": problem}
+
+
+def streams(model: type[BaseModel], status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """The answer of a route that may also be asked for server-sent events."""
+    frames = {
+        "schema": {
+            "type": "string",
+            "description": "retrieved, token, citation, restart; then done or error.",
+        },
+        "example": 'id: 1-1\nevent: token\ndata: {"text": "Thirty"}\n\n',
+    }
+    return {status: {"model": model, "content": {"text/event-stream": frames}}}
 
 
 def takes(model: type[BaseModel], example: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -12,36 +12,38 @@ from typing import Any
 
 from producers.gateway.addresses import MAX_ID
 from producers.gateway.body import MAX_BATCH, MAX_BODY, MAX_DOCUMENT, MIB
-from producers.gateway.idempotency import BARE, QUOTED
-from producers.gateway.idempotency import HEADER as IDEMPOTENCY_KEY
+from producers.gateway.openapi_headers import ANSWERED, parameters, reference
 from producers.gateway.problems import MEDIA_TYPE
 from schemas.ids import NAME_PATTERN
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 OPEN = {"/healthz", "/v1/hooks/openai"}
 """Paths that want no key."""
+_OPEN_STATUSES = {"/v1/hooks/openai": {400, 401, 404, 413, 415, 500, 503}}
 WHY: dict[int, tuple[str, str, str]] = {
     400: ("bad_input", "What was sent breaks a rule; `field` names it.", "question: Field required"),
     401: ("unauthorized", "No API key, or one that is unknown, expired or revoked.", "an API key is required"),
     403: ("forbidden", "The key lacks the scope, or the tenant is suspended.", "this needs a key with the scope train"),
     404: ("not_found", "There is no such thing, or it is another tenant's.", "there is no such document"),
     409: ("conflict", "The thing is in a state that does not allow this.", "the run has ended"),
+    410: ("erased", "The answer that was kept under this idempotency key has been erased.", "erased on request"),
     412: ("precondition_failed", "The document is not as `If-Match` or `If-None-Match` says.", "the document has changed"),
     413: ("too_large", "The body is larger than this address takes.", "the body is larger than 1 MiB"),
     415: ("unsupported_media_type", "The body is of another kind, or compressed.", "the body must be JSON"),
     422: ("idempotency_key_reused", "A parameter breaks a rule, or the idempotency key was used for another request.", "limit: out of range"),
     429: ("too_many_requests", "The key's rate or a limit of the tenant is reached.", "the API key may send 600 requests a minute"),
     500: ("internal", "A mistake of ours; the log has it under the request id.", "something unexpected happened"),
+    502: ("call_failed", "The model API gave no usable answer.", "the model API ended the call"),
     503: ("unavailable", "A server that we depend on is away, or too much is waiting.", "database cannot be reached"),
 }  # fmt: skip
-HEADERS: dict[str, dict[str, Any]] = {
-    "X-Request-Id": {"description": "The caller's, or ours; the log has it.", "schema": {"type": "string"}},
-    "RateLimit-Policy": {"description": "Requests (q) in so many seconds (w).", "schema": {"type": "string"}},
-    "RateLimit": {"description": "Requests left (r), for so many seconds (t).", "schema": {"type": "string"}},
-    "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1}},
-    "Location": {"description": "Where what was made can be looked at.", "schema": {"type": "string"}},
-    "ETag": {"description": "The version of what is shown.", "required": True, "schema": {"type": "string"}},
-}  # fmt: skip
+ALSO: dict[int, tuple[str, ...]] = {
+    400: ("unknown_type", "bad_request"),
+    409: ("id_reused", "sequence_mode", "request_in_progress"),
+    422: ("invalid_parameter", "blocked_target", "unreadable", "refused", "permanent"),
+    429: ("limit_reached", "budget_exceeded", "rate_limited"),
+    503: ("overloaded", "model_away", "pool_paused", "transaction_conflict", "retryable"),
+}
+"""Further codes under a status; the first one stands in `WHY`."""
 _NAMES = {"collection", "dataset", "template", "alias"}
 _CONFLICTS = {
     "publish", "put", "ask", "feedback", "record", "cancel", "pause", "resume", "promote", "rollback",
@@ -53,12 +55,13 @@ _CONFLICTS = {
 def apply(document: dict[str, Any]) -> None:
     """Complete the document that FastAPI and the routes have made."""
     components = document["components"]
-    components["headers"] = HEADERS
+    components["headers"] = ANSWERED
     components["responses"] = {f"Problem{status}": _problem(status) for status in WHY}
-    components["parameters"] = {"IdempotencyKey": _idempotency_key()}
+    components["parameters"] = parameters()
     for path, method, operation in operations(document):
         if path in OPEN:
             operation["security"] = []
+            _refer(operation, _OPEN_STATUSES.get(path, set()))
         else:
             _complete(path, method, operation)
         for response in operation["responses"].values():
@@ -81,14 +84,20 @@ def statuses(path: str, method: str, operation: dict[str, Any]) -> set[int]:
         found |= {400, 413, 415}
     if "{" in path:
         found |= {400, 404}
-    if any(one["in"] == "query" for one in operation.get("parameters", [])):
+    if any(one.get("in") == "query" for one in operation.get("parameters", [])):
         found |= {400, 404, 422}
     if method in {"post", "put", "patch", "delete"}:
         found |= {400, 422}
     if name in _CONFLICTS or (path == "/v1/webhooks" and method == "post"):
         found |= {409}
-    if path.endswith("/documents/{document_id}") and method in {"put", "delete"}:
-        found |= {409, 412}
+    if path.endswith("/documents/{document_id}"):
+        # A malformed precondition is 400, one that does not hold 412.
+        found |= {409, 412} if method in {"put", "delete"} else set()
+    elif takes_key(path, method):
+        # The first request is under way, or its answer was erased.
+        found |= {409, 410}
+    if path.endswith("/search"):
+        found |= {502}
     return found
 
 
@@ -102,26 +111,41 @@ def takes_key(path: str, method: str) -> bool:
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
-    responses = operation["responses"]
-    for status in sorted(statuses(path, method, operation)):
-        responses.setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
-    for status, response in responses.items():
-        if "$ref" in response:
-            continue
-        headers = response.setdefault("headers", {})
-        for name in ("RateLimit", "RateLimit-Policy"):
-            headers[name] = _header(name)
-        if status in {"201", "202"}:
-            headers["Location"] = _header("Location")
-        if path.endswith("/documents/{document_id}") and status in {"200", "304"}:
-            headers["ETag"] = _header("ETag")
-    for parameter in operation.get("parameters", []):
-        if parameter["in"] == "path":
+    parameters = operation.setdefault("parameters", [])
+    _refer(operation, statuses(path, method, operation))
+    for status, response in operation["responses"].items():
+        if "$ref" not in response:
+            names = _answered(path, method, status)
+            response.setdefault("headers", {}).update({name: _header(name) for name in names})
+    for parameter in parameters:
+        if parameter.get("in") == "path":
             parameter["schema"] |= _path_schema(parameter["name"])
     if takes_key(path, method):
-        operation.setdefault("parameters", []).append({"$ref": "#/components/parameters/IdempotencyKey"})
+        parameters.append(reference("IdempotencyKey"))
+    parameters.append(reference("RequestId"))
     if "requestBody" in operation:
         operation["requestBody"].setdefault("description", f"At most {_limit(path) // MIB} MiB of JSON.")
+
+
+def _refer(operation: dict[str, Any], wanted: set[int]) -> None:
+    for status in sorted(wanted):
+        operation["responses"].setdefault(str(status), {"$ref": f"#/components/responses/Problem{status}"})
+
+
+def _answered(path: str, method: str, status: str) -> Iterator[str]:
+    """The headers of an operation's own answers."""
+    yield from ("RateLimit", "RateLimit-Policy")
+    is_document = path.endswith("/documents/{document_id}")
+    if status in {"201", "202"}:
+        yield "Location"
+    if status == "202" and is_document:
+        yield "Content-Location"
+    if status in {"200", "304"} and is_document:
+        yield "ETag"
+    if path.endswith("/queries") and method == "post" and status in {"200", "202"}:
+        yield from ("Location", "Preference-Applied")
+    if takes_key(path, method) and not is_document:
+        yield "Idempotent-Replayed"
 
 
 def _limit(path: str) -> int:
@@ -153,18 +177,10 @@ def _problem(status: int) -> dict[str, Any]:
         "request_id": "01a217943a307bd194796c8fe6a819f7",
     }
     headers = {"X-Request-Id": _header("X-Request-Id")}
-    if status in {429, 503}:
+    if status in {429, 502, 503}:
         headers["Retry-After"] = _header("Retry-After")
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = _header("WWW-Authenticate")
+    codes = ", ".join(f"`{one}`" for one in (code, *ALSO.get(status, ())))
     content = {MEDIA_TYPE: {"schema": PROBLEM, "example": example}}
-    return {"description": sentence, "headers": headers, "content": content}
-
-
-def _idempotency_key() -> dict[str, Any]:
-    return {
-        "name": IDEMPOTENCY_KEY,
-        "in": "header",
-        "required": False,
-        "description": "The same request with the same key is done once and answered alike (kept for two days).",
-        "schema": {"type": "string", "pattern": f"^(?:{BARE}|{QUOTED})$"},
-        "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
-    }
+    return {"description": f"{sentence} Codes: {codes}.", "headers": headers, "content": content}

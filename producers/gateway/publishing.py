@@ -17,10 +17,9 @@ from producers.gateway.callbacks import callback_of, callback_prefixes, refusal
 from producers.gateway.idempotency import KeyReused, idempotency_key
 from producers.gateway.modes import Offer, Refused
 from producers.gateway.resources import Gateway, gateway_of
-from schemas.envelope import SUPPLIER, TRACEPARENT, Event, parse_event
+from schemas.envelope import SUPPLIER, SUPPLYING, TRACEPARENT, Event, parse_event
 from schemas.errors import Forbidden, IdReused, PenstockError
 from schemas.ids import EventId
-from schemas.registry import EVENT_TYPES
 
 SCOPES = {
     "document.added": (Scope.PUBLISH,),
@@ -31,7 +30,6 @@ SCOPES = {
     "training.batch_ready": (Scope.PUBLISH, Scope.TRAIN),
 }
 """Which scopes may publish an event of a type."""
-SUPPLYING = frozenset({"example.recorded", "feedback.received", "training.batch_ready"})
 
 
 def make_event(
@@ -103,7 +101,7 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
         else:
             results[index] = Accepted(index, None, item.source, item.id, "rejected", error)
     await _within_limits(gateway, caller, good, results)
-    accepted = await _into_ledger(gateway, caller, [event for _, event in good])
+    accepted = await gateway.pressure.publish(gateway.bus, caller.tenant_id, [event for _, event in good])
     for (index, _), one in zip(good, accepted, strict=True):
         # The bus has numbered what it got; only beside refused items are their numbers others.
         results[index] = (
@@ -138,17 +136,6 @@ async def _within_limits(
         index, event = good[place]
         results[index] = Accepted(index, None, event.source, event.id, "rejected", error)
     good[:] = [one for place, one in enumerate(good) if place not in refused]
-
-
-async def _into_ledger(gateway: Gateway, caller: Caller, events: Sequence[Event]) -> list[Accepted]:
-    if not events:
-        return []
-    queues = {queue for event in events if (queue := EVENT_TYPES[event.type].queue) is not None}
-    await gateway.pressure.enter(queues, len(events))
-    try:
-        return await gateway.bus.publish(caller.tenant_id, events)
-    finally:
-        gateway.pressure.leave(len(events))
 
 
 def _signed(caller: Caller, event: Event, trace: str | None) -> Event:

@@ -22,11 +22,11 @@ from infra.replies import Replies
 from infra.retrieval import Retriever
 from infra.secretbox import SecretBox
 from infra.settings import Settings
-from producers.gateway.access import KeyRing
+from producers.gateway.keyring import KeyRing
 from producers.gateway.metrics import GatewayMetrics
-from producers.gateway.pressure import Bounds, Pressure
 from producers.gateway.rates import Rates
 from producers.gateway.waiting import EndWatch
+from producers.pressure import Bounds, Pressure
 from schemas.errors import Unavailable
 
 ROLE = "penstock_gateway"

@@ -2,14 +2,15 @@
 
 The promise (P1) begins when the ledger has committed; until then the entry is Redis's. An entry is acknowledged after
 the commit, so a bridge that dies leaves it pending, and another one takes it over; what it had entered already is a
-duplicate then. What cannot be an event goes to the dead letters and holds up nothing (P7).
+duplicate then. What cannot be an event goes to the dead letters and holds up nothing (P7). While too much is waiting
+nothing is read: the backlog stays in the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,13 @@ from infra.bus import Bus
 from infra.database import Database
 from infra.ledger import Accepted
 from infra.letters import Letter
-from producers.stream.entry import read_entry
+from infra.limits import Limit, TenantLimits, refusal
+from producers.pressure import Pressure
+from producers.stream.gate import Entry, letter_of, sift
 from producers.stream.metrics import BridgeMetrics
 from producers.tenant import check_tenant
 from schemas.envelope import Event
-from schemas.errors import Forbidden, Misconfigured, PenstockError, Permanent, Retryable
+from schemas.errors import Forbidden, LimitReached, Misconfigured, PenstockError, Permanent, Retryable
 
 BLOCK_MS = 1000
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
@@ -34,8 +37,6 @@ TENANT_EVERY = 5.0
 GONE_MS = 3_600_000
 """A consumer that holds nothing and was silent for so long is forgotten."""
 _log = structlog.get_logger("penstock.bridge")
-
-Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,9 @@ class Bridge:
         bus: Bus,
         database: Database,
         client: redis.asyncio.Redis,
+        *,
         metrics: BridgeMetrics,
+        pressure: Pressure,
     ) -> None:
         """Use a database that acts as the gateway, and the Redis that holds the stream."""
         self._source = source
@@ -78,6 +81,9 @@ class Bridge:
         self._database = database
         self._redis = client
         self._metrics = metrics
+        self._pressure = pressure
+        self._limits = TenantLimits(database)
+        self._allowed: Mapping[str, Any] = {}
         self._held: Sequence[Entry] = []
         self._claimed_at = -source.idle
         self._checked_at = -TENANT_EVERY
@@ -92,19 +98,21 @@ class Bridge:
         """
         wait = FIRST_WAIT
         while not stop.is_set():
+            asked: float | None = None
             try:
                 await self.round()
             except ResponseError as error:
                 trouble = await self._answer(error)
-            except (Retryable, Forbidden, RedisError, OSError) as error:
+            except (Retryable, Forbidden, LimitReached, RedisError, OSError) as error:
                 trouble = error.code if isinstance(error, PenstockError) else type(error).__name__
+                asked = getattr(error, "retry_after", None)
             else:
                 trouble = None
             self._say(trouble)
             if trouble is None:
                 wait = FIRST_WAIT
                 continue
-            await _pause(stop, wait * random.uniform(0.8, 1.2))  # noqa: S311 - not cryptography
+            await _pause(stop, (asked or wait) * random.uniform(0.8, 1.2))  # noqa: S311 - not cryptography
             wait = min(wait * 2, LONGEST_WAIT)
         await self._leave()
 
@@ -113,21 +121,28 @@ class Bridge:
 
         Returns:
             How many entries were entered or refused.
+
+        Raises:
+            Overloaded: too much is waiting; the batch is held.
+            LimitReached: questions are held until answers make room for them; the rest of the batch was moved.
         """
         await self._check_tenant()
         self._held = self._held or await self._abandoned() or await self._new()
         if not self._held:
             return 0
-        moved = len(self._held)
-        await self._enter(self._held)
-        await self._acknowledge([entry_id for entry_id, _ in self._held])
-        self._held = []
-        return moved
+        waiting = await self._enter(self._held)
+        moved = [entry_id for entry_id, _ in self._held if entry_id not in waiting]
+        if moved:
+            await self._acknowledge(moved)
+        self._held = [entry for entry in self._held if entry[0] in waiting]
+        if self._held:
+            raise refusal(Limit.QUERIES, int(self._allowed[Limit.QUERIES]))
+        return len(moved)
 
     async def _check_tenant(self) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._checked_at >= TENANT_EVERY:
-            await check_tenant(self._database, self._source.tenant)
+            self._allowed = await check_tenant(self._database, self._source.tenant)
             self._checked_at = now
 
     async def _abandoned(self) -> Sequence[Entry]:
@@ -161,28 +176,27 @@ class Bridge:
         )
         return list(found[0][1]) if found else []
 
-    async def _enter(self, entries: Sequence[Entry]) -> None:
-        """Put a batch into the ledger: events in one group, and what is none to the dead letters."""
-        good: list[tuple[Entry, Event]] = []
-        refused: list[Letter] = []
-        for entry in entries:
-            read = read_entry(entry[1])
-            if isinstance(read, Event):
-                good.append((entry, read))
-            else:
-                refused.append(Letter(entry[0].decode(), entry[1], read))
-        results = await self._publish([event for _, event in good])
-        for (entry, _), result in zip(good, results, strict=True):
+    async def _enter(self, entries: Sequence[Entry]) -> Collection[bytes]:
+        """Put a batch into the ledger: events in one group, and what is none to the dead letters.
+
+        Returns:
+            The entries that have to wait.
+        """
+        one = self._source
+        sifted = await sift(entries, one.stream, one.tenant, self._limits, self._allowed)
+        results = await self._publish([event for _, event in sifted.good])
+        for (entry, _), result in zip(sifted.good, results, strict=True):
             if result.error is not None:
-                refused.append(Letter(entry[0].decode(), entry[1], result.error))
+                sifted.refused.append(letter_of(entry, result.error))
             else:
                 self._metrics.entry(result.status)
-        if refused:
-            await self._refuse(refused)
+        if sifted.refused:
+            await self._refuse(sifted.refused)
+        return {entry_id for entry_id, _ in sifted.waiting}
 
     async def _publish(self, events: Sequence[Event]) -> Sequence[Accepted]:
         try:
-            return await self._bus.publish(self._source.tenant, events)
+            return await self._pressure.publish(self._bus, self._source.tenant, events)
         except Permanent as error:
             if len(events) != 1:
                 raise

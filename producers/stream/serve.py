@@ -16,6 +16,7 @@ from infra.database import Database
 from infra.migrate import check_schema
 from infra.ops import OpsPort, ping_database, ping_redis, serve_ops
 from infra.settings import Settings
+from producers.pressure import Bounds, Pressure
 from producers.stream.bridge import Bridge, Source, probe_of
 from producers.stream.metrics import BridgeMetrics
 from producers.tenant import check_tenant
@@ -52,7 +53,9 @@ async def serve_bridge(settings: Settings, source: Source) -> None:
         bus = Bus(database, client)
         held.push_async_callback(bus.aclose)
         metrics = BridgeMetrics()
-        bridge = Bridge(source, bus, database, client, metrics)
+        pressure = Pressure(database, client, Bounds(settings.max_waiting, settings.max_queued))
+        held.push_async_callback(pressure.aclose)
+        bridge = Bridge(source, bus, database, client, metrics=metrics, pressure=pressure)
         probes = {
             "postgres": ping_database(database),
             "redis": ping_redis(client),

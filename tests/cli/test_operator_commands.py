@@ -180,7 +180,7 @@ async def test_a_queue_is_paused_resumed_drained_and_rebuilt(
     )
     ready = {one["queue"]: one["ready"] for one in penstock.json("queues", "list")}
     assert (1, 0) == (ready["penstock:ingest"], ready["penstock:train"])
-    assert "ingest" in penstock.run("queues", "pause", "lunch", expect=1).stderr
+    assert "ingest" in penstock.run("queues", "pause", "lunch", expect=2).stderr
 
 
 def test_listings_are_readable_without_json(penstock: Penstock, dead_event: UUID) -> None:

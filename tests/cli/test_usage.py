@@ -59,6 +59,14 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     assert "Usage:" in result.output + getattr(result, "stderr", "")
 
 
+def test_a_value_that_breaks_a_rule_is_wrong_usage(nowhere: Penstock) -> None:
+    """Exit code 2, as for an unknown option: the option is named with what to give instead."""
+    call = ("keys", "create", "--tenant", "acme", "--scope", "publish", "--expires", "2001-01-01")
+    done = nowhere.run(*call, expect=2)
+    assert "[expires]" in done.stderr
+    assert "fix:" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "setting"),
     [

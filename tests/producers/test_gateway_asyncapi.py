@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,9 @@ import pytest
 from infra.outbox import body_of
 from schemas.registry import Direction, types_of
 from tests.producers.clients import document_event, example_event
+
+SPECS = Path(__file__).parents[2] / ".peers/npm/node_modules/@asyncapi/specs/schemas"
+"""AsyncAPI's own schemas, of every version; `make peers` brings them."""
 
 
 @pytest.fixture
@@ -73,3 +77,13 @@ async def test_events_fit_their_description(described: dict[str, Any]) -> None:
     assert payload(described, "document.indexed").is_valid(sent)
     for example in described["components"]["messages"]["document.added"]["examples"]:
         assert payload(described, "document.added").is_valid(example["payload"])
+
+
+@pytest.mark.skipif(not SPECS.is_dir(), reason="AsyncAPI's schemas are missing: make peers")
+async def test_the_official_schema_has_no_objection(described: dict[str, Any]) -> None:
+    """The document is what AsyncAPI's schema of its version demands; a spoiled one is not."""
+    schema = json.loads((SPECS / f"{described['asyncapi']}.json").read_text(encoding="utf-8"))
+    official = jsonschema_rs.validator_for(schema)
+    assert [] == [str(error) for error in official.iter_errors(described)]
+    described["operations"]["publish"]["action"] = "shout"
+    assert not official.is_valid(described)

@@ -11,7 +11,7 @@ from infra.database import Database
 from infra.keys import create_key, list_keys, revoke_key
 from infra.settings import Settings
 from infra.tenants import suspend_tenant
-from producers.gateway.access import KeyRing
+from producers.gateway.keyring import KeyRing
 from producers.gateway.server import Serving, listen, open_server
 from schemas.errors import Misconfigured
 from tests.producers.clients import Client, NewClient

@@ -13,9 +13,9 @@ from infra.limits import SENTENCES, check_limit
 from infra.local.servers import Servers
 from infra.settings import Settings
 from infra.tenants import create_tenant, set_limits
-from producers.gateway.pressure import Bounds, Load, find_excess
 from producers.gateway.rates import Rates
 from producers.gateway.server import open_server
+from producers.pressure import Bounds, Load, find_excess
 from schemas.errors import BadInput
 from tests.producers.clients import (
     STRUCTURED,

@@ -17,6 +17,7 @@ from producers.gateway.body import MAX_BATCH, check_model, read_json, read_model
 from producers.gateway.idempotency import Remembered
 from producers.gateway.modes import Offer, Refused
 from producers.gateway.openapi import answers, takes
+from producers.gateway.openapi_headers import asked
 from producers.gateway.paging import PageQuery, Paging, decode_cursor, page, slice_page
 from producers.gateway.publishing import make_event, publish_offer
 from producers.gateway.resources import gateway_of
@@ -61,7 +62,8 @@ MOST = training_store.MOST - 1
                 }
             ]
         },
-    ),
+    )
+    | asked("Traceparent"),
 )
 async def record(request: Request, caller: Recorder, dataset: str) -> Response:
     """Record one example, or several as `examples`; each has its own result, and a repetition is a duplicate."""

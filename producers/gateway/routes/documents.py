@@ -14,6 +14,7 @@ from producers.gateway.addresses import as_document_id, as_known_name, as_name, 
 from producers.gateway.body import MAX_DOCUMENT, check_model, read_json
 from producers.gateway.etags import check_preconditions, etag, is_listed
 from producers.gateway.openapi import answers, takes
+from producers.gateway.openapi_headers import asked
 from producers.gateway.paging import PageQuery, decode_cursor, page
 from producers.gateway.publishing import enter, make_event
 from producers.gateway.resources import gateway_of
@@ -27,6 +28,7 @@ router = APIRouter(tags=["documents"])
 Writer = Annotated[Caller, Depends(Allow(Scope.PUBLISH))]
 Reader = Annotated[Caller, Depends(Allow(Scope.PUBLISH, Scope.QUERY))]
 NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "As the caller knows it"}}
+CONDITIONS = asked("IfMatch", "IfNoneMatch", "Traceparent")
 ADDRESS = "/v1/collections/{collection}/documents/{document_id:anything}"
 
 
@@ -36,7 +38,8 @@ ADDRESS = "/v1/collections/{collection}/documents/{document_id:anything}"
     responses=answers(DocumentAccepted, 202),
     openapi_extra=takes(
         DocumentBody, {"content": "# Holidays\n\nThirty days.", "media_type": "text/markdown"}
-    ),
+    )
+    | CONDITIONS,
 )
 async def put(request: Request, caller: Writer, collection: str, document_id: str) -> Response:
     """Add a document or replace it; the newest version wins. `If-Match` and `If-None-Match` are looked at."""
@@ -58,7 +61,7 @@ async def put(request: Request, caller: Writer, collection: str, document_id: st
     return await _publish(request, caller, event, collection, document_id)
 
 
-@router.delete(ADDRESS, status_code=202, responses=answers(DocumentAccepted, 202))
+@router.delete(ADDRESS, status_code=202, responses=answers(DocumentAccepted, 202), openapi_extra=CONDITIONS)
 async def delete(
     request: Request,
     caller: Writer,
@@ -80,7 +83,7 @@ async def delete(
     return await _publish(request, caller, event, collection, document_id)
 
 
-@router.get(ADDRESS, responses=answers(DocumentView) | NOT_MODIFIED)
+@router.get(ADDRESS, responses=answers(DocumentView) | NOT_MODIFIED, openapi_extra=asked("IfNoneMatch"))
 async def show(request: Request, caller: Reader, collection: str, document_id: str) -> Response:
     """The newest version that was decided; `pending` while the first one waits.
 

@@ -16,7 +16,8 @@ from infra.response_schema import check_schema
 from producers.gateway.access import Allow, Caller
 from producers.gateway.addresses import SOURCE, as_known_name, as_uuid
 from producers.gateway.body import read_model
-from producers.gateway.openapi import answers, takes
+from producers.gateway.openapi import answers, streams, takes
+from producers.gateway.openapi_headers import asked
 from producers.gateway.publishing import enter, make_event
 from producers.gateway.resources import gateway_of
 from producers.gateway.respond import json_response
@@ -36,8 +37,8 @@ _EXAMPLE = {"question": "How many days of holiday are there?"}
 @router.post(
     "/v1/collections/{collection}/queries",
     status_code=202,
-    responses=answers(QueryAccepted, 202) | answers(QueryView, 200),
-    openapi_extra=takes(QueryBody, _EXAMPLE),
+    responses=answers(QueryAccepted, 202) | streams(QueryView),
+    openapi_extra=takes(QueryBody, _EXAMPLE) | asked("Prefer", "Traceparent"),
 )
 async def ask(request: Request, caller: Asker, collection: str) -> Response:
     """Ask a question.
@@ -83,7 +84,11 @@ def preferred_wait(values: list[str]) -> float | None:
     return None
 
 
-@router.get("/v1/queries/{query_id}", responses=answers(QueryView))
+@router.get(
+    "/v1/queries/{query_id}",
+    responses=answers(QueryView) | streams(QueryView),
+    openapi_extra=asked("LastEventId"),
+)
 async def show(request: Request, caller: Asker, query_id: str) -> Response:
     """A question and its answer; with `Accept: text/event-stream` the stream, resumed after `Last-Event-ID`."""
     gateway = gateway_of(request)
@@ -107,7 +112,7 @@ async def withdraw(request: Request, caller: Asker, query_id: str) -> Response:
     "/v1/queries/{query_id}/feedback",
     status_code=202,
     responses=answers(EventAccepted, 202),
-    openapi_extra=takes(FeedbackBody, {"rating": 1}),
+    openapi_extra=takes(FeedbackBody, {"rating": 1}) | asked("Traceparent"),
 )
 async def feedback(request: Request, caller: Rater, query_id: str) -> Response:
     """Rate or correct an answer; it becomes a training example once it is approved."""

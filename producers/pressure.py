@@ -1,4 +1,4 @@
-"""Whoever wants to publish passes here first: not while the ledger or a queue holds more than it should.
+"""Events pass here on their way to the bus, at the gateway and from a stream: not while the ledger or a queue is full.
 
 A look costs one ZCARD per queue and one bounded count, is shared by all requests of a process, and is taken while
 requests come and a second or more has passed: nothing runs when nobody publishes, and an overload that has ended is
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
+from infra.bus import Bus
 from infra.database import Database, queries
+from infra.ledger import Accepted
+from schemas.envelope import Event
 from schemas.errors import PenstockError, Unavailable
-from schemas.registry import QUEUES
+from schemas.registry import EVENT_TYPES, QUEUES
 
 EVERY = 1.0
 """Seconds between two looks; longer when a look takes long, so that counting stays cheap."""
@@ -26,7 +29,7 @@ COST_SHARE = 20
 REDIS_TIMEOUT = 2.0
 MAX_HELD = 20_000
 """Events that one process holds in memory on their way into the ledger."""
-_log = structlog.get_logger("penstock.gateway")
+_log = structlog.get_logger("penstock.pressure")
 
 
 class Overloaded(Unavailable):
@@ -63,7 +66,7 @@ def find_excess(load: Load, bounds: Bounds, queues: Collection[str]) -> str | No
 
 
 class Pressure:
-    """Says no while too much is waiting; one of the gateway's resources."""
+    """Says no while too much is waiting; one for all that a process publishes."""
 
     def __init__(self, database: Database, client: redis.asyncio.Redis, bounds: Bounds) -> None:
         """Use a database that acts as the gateway."""
@@ -76,6 +79,22 @@ class Pressure:
         self._held = 0
         self._refusing = False
 
+    async def publish(self, bus: Bus, tenant_id: str, events: Sequence[Event]) -> list[Accepted]:
+        """Hand events to the bus, unless too much is waiting.
+
+        Raises:
+            Overloaded: says how long to wait; nothing was entered.
+            Unavailable: the database could not commit; nothing was promised.
+        """
+        if not events:
+            return []
+        queues = {queue for event in events if (queue := EVENT_TYPES[event.type].queue) is not None}
+        await self.enter(queues, len(events))
+        try:
+            return await bus.publish(tenant_id, events)
+        finally:
+            self.leave(len(events))
+
     async def enter(self, queues: Collection[str], events: int) -> None:
         """Ask to publish so many events for these queues; call `leave` with the same number afterwards.
 
@@ -86,7 +105,7 @@ class Pressure:
             await self._refresh()
         reason = find_excess(self._load, self._bounds, queues)
         if reason is None and self._held and self._held + events > self._bounds.held:
-            reason = f"the gateway is entering {self._held} events already"
+            reason = f"{self._held} events are being entered already"
         self._tell(reason)
         if reason is not None:
             wait = max(EVERY, self._until - time.monotonic())
@@ -95,9 +114,9 @@ class Pressure:
 
     def _tell(self, reason: str | None) -> None:
         if reason is not None and not self._refusing:
-            _log.warning("gateway.overloaded", reason=reason)
+            _log.warning("pressure.overloaded", reason=reason)
         if reason is None and self._refusing:
-            _log.info("gateway.recovered")
+            _log.info("pressure.recovered")
         self._refusing = reason is not None
 
     def leave(self, events: int) -> None:
@@ -126,7 +145,7 @@ class Pressure:
                 waiting = await connection.fetchval(queries("ops").waiting, self._bounds.waiting)
         except PenstockError as error:
             # The ledger says so itself to whoever publishes.
-            _log.debug("gateway.load_unknown", reason=error.message)
+            _log.debug("pressure.load_unknown", reason=error.message)
         try:
             async with asyncio.timeout(REDIS_TIMEOUT), self._redis.pipeline(transaction=False) as pipe:
                 for queue in QUEUES:
@@ -134,7 +153,7 @@ class Pressure:
                 queued = dict(zip(QUEUES, await pipe.execute(), strict=True))
         except (RedisError, OSError) as error:
             # Events are accepted without Redis; the ledger's own bound holds.
-            _log.debug("gateway.load_unknown", error=type(error).__name__)
+            _log.debug("pressure.load_unknown", error=type(error).__name__)
         now = time.monotonic()
         self._load = Load(self._load.waiting if waiting is None else waiting, queued or {})
         self._until = now + max(EVERY, COST_SHARE * (now - began))
