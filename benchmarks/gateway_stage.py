@@ -117,7 +117,7 @@ async def run_asyncpg(settings: Settings) -> None:
     ) as pool:
 
         async def run(raw: Sequence[dict[str, Any]], group: int, connections: int) -> float:
-            offered = [offer(TENANT, parse_event(one)) for one in raw]
+            offered = offer(TENANT, [parse_event(one) for one in raw])
             waiting = iter(
                 [rows_of(offered[start : start + group]) for start in range(0, len(offered), group)]
             )

@@ -73,7 +73,7 @@ class Bus:
         """
         if not events:
             return []
-        offered = [offer(tenant_id, event) for event in events]
+        offered = offer(tenant_id, events)
         if len(offered) > 1:
             return await self._accept_group(offered)
         # Its place in the group that it shared says nothing to its caller.

@@ -19,12 +19,13 @@ import redis.asyncio
 from arq.constants import job_key_prefix
 from redis.exceptions import RedisError
 
-from infra import answer_stream
+from infra import answer_stream, outbox
 from infra.answer_stops import ask_to_stop
 from infra.database import Connection, Database, queries
+from infra.outbox import Said
 from infra.push import push
 from schemas.errors import BadInput, NotFound, TransactionConflict, Unavailable
-from schemas.work import Pushable
+from schemas.work import Publication, Pushable
 
 Kind = Literal["document", "query", "subject", "tenant"]
 STEP = 5000
@@ -171,7 +172,25 @@ async def _attempt(database: Database, tenant: str, target: Target, *, dry_run: 
                 queries("erasure").erase, target.kind, target.place, target.name, timeout=TIMEOUT
             )
             _undo_if(dry_run)
+            found = {**found, "said": await _say_purged(connection, tenant, found["documents"])}
     return found
+
+
+async def _say_purged(
+    connection: Connection, tenant: str, documents: Sequence[Sequence[str]]
+) -> list[Pushable]:
+    """Tell receivers which documents are gone, so that they forget them too; ids only, and within the transaction."""
+    if not documents:
+        return []
+    places, names = zip(*documents, strict=True)
+    rows = await connection.fetch(queries("erasure").purged, tenant, list(places), list(names))
+    return await outbox.write(
+        connection,
+        [
+            Said(tenant, Publication("document.purged", dict(row), subject=row["document_id"]), None)
+            for row in rows
+        ],
+    )
 
 
 def _undo_if(dry_run: bool) -> None:
@@ -188,7 +207,7 @@ async def _erase_tenant(database: Database, client: redis.asyncio.Redis, tenant:
     while True:
         found = await _step(database, tenant)
         done.add(found)
-        await _forget(client, tenant, {**found, "again": []})
+        await _forget(client, tenant, {**found, "again": [], "said": []})
         if not any(found["counts"].values()):
             return
 
@@ -230,9 +249,8 @@ async def _forget(client: redis.asyncio.Redis, tenant: str, found: Mapping[str, 
                     pipe.zrem(job["queue"], job["event_id"])
                     pipe.delete(f"{job_key_prefix}{job['event_id']}")
                 await pipe.execute()
-        await push(
-            client, [Pushable(UUID(one["event_id"]), one["type"], one["queue"], 1.0, tenant) for one in again]
-        )
+        waiting = [Pushable(UUID(one["event_id"]), one["type"], one["queue"], 1.0, tenant) for one in again]
+        await push(client, [*waiting, *found["said"]])
     except (RedisError, OSError) as error:
         raise Unavailable(
             f"Redis went away ({type(error).__name__}): the database has erased it, streamed answers end within the hour"

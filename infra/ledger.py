@@ -19,7 +19,7 @@ from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - it is a UUI
 from infra.database import Connection, Database, queries
 from schemas.envelope import Event
 from schemas.errors import IdReused, PenstockError
-from schemas.ids import EventId, TenantId, new_event_id
+from schemas.ids import EventId, TenantId, uuid7_bytes
 from schemas.registry import EVENT_TYPES
 from schemas.states import EventState
 from schemas.work import Work
@@ -76,9 +76,13 @@ class Accepted:
         }
 
 
-def offer(tenant_id: str, event: Event) -> Offered:
-    """Give an event the id under which it will be known inside."""
-    return Offered(tenant_id, event, new_event_id())
+def offer(tenant_id: str, events: Sequence[Event]) -> list[Offered]:
+    """Give events the ids under which they will be known inside, in their order."""
+    # asyncpg's own class: made, written, compared and sent ten times as fast as its parent in the standard library.
+    return [
+        Offered(tenant_id, event, EventId(FastUUID(minted)))
+        for event, minted in zip(events, uuid7_bytes(len(events)), strict=True)
+    ]
 
 
 def data_sha256(event: Event) -> bytes:
@@ -108,47 +112,57 @@ async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Acc
         One result per offered event, in order: accepted, duplicate, or rejected with `IdReused`.
     """
     sql = queries("ledger")
-    rows = await connection.fetch(
-        sql.accept,
+    # One text, not an array per column: asyncpg looks at every element of an array several times, in Python.
+    rows = orjson.dumps([_row(one) for one in offered]).decode()
+    if await connection.execute(sql.accept, rows) == f"INSERT 0 {len(offered)}":
+        return [_accepted(index, one) for index, one in enumerate(offered)]
+    # Some keys were not free: what is kept under each tells ours from others'.
+    found = await connection.fetch(
+        sql.find_keys,
         [one.tenant_id for one in offered],
-        [one.event_id for one in offered],
         [one.event.source for one in offered],
         [one.event.id for one in offered],
-        [one.event.type for one in offered],
-        [one.event.major for one in offered],
-        [EVENT_TYPES[one.event.type].queue for one in offered],
-        [one.event.subject for one in offered],
-        [_text(one.event.data) for one in offered],
-        [one.event.sequence for one in offered],
-        [_text(attributes_of(one.event)) for one in offered],
-        [one.event.expirytime for one in offered],
-        [data_sha256(one.event) for one in offered],
     )
-    entered = {row["event_id"] for row in rows}
-    refused = [one for one in offered if one.event_id not in entered]
-    kept: dict[tuple[str, str, str], Any] = {}
-    if refused:
-        found = await connection.fetch(
-            sql.find_keys,
-            [one.tenant_id for one in refused],
-            [one.event.source for one in refused],
-            [one.event.id for one in refused],
-        )
-        kept = {(row["tenant_id"], row["source"], row["id"]): row for row in found}
+    kept = {(row["tenant_id"], row["source"], row["id"]): row for row in found}
     return [
-        Accepted(index, one.event_id, one.event.source, one.event.id, "accepted")
-        if one.event_id in entered
-        else _repeated(index, one, kept[one.tenant_id, one.event.source, one.event.id])
+        _judged(index, one, kept[one.tenant_id, one.event.source, one.event.id])
         for index, one in enumerate(offered)
     ]
 
 
-def _text(value: Mapping[str, Any]) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _repeated(index: int, one: Offered, kept: Mapping[str, Any]) -> Accepted:
+def _row(one: Offered) -> dict[str, Any]:
+    """An event as the ledger's statement reads it; what is not given is NULL."""
     event = one.event
+    row: dict[str, Any] = {
+        "tenant_id": one.tenant_id,
+        "event_id": str(one.event_id),
+        "source": event.source,
+        "id": event.id,
+        "type": event.type,
+        "major": event.major,
+        "queue": EVENT_TYPES[event.type].queue,
+        "data": event.data,
+        "attributes": attributes_of(event),
+        "sha": data_sha256(event).hex(),
+    }
+    if event.subject is not None:
+        row["subject"] = event.subject
+    if event.sequence is not None:
+        row["sequence"] = event.sequence
+    if event.expirytime is not None:
+        row["expires_at"] = event.expirytime
+    return row
+
+
+def _accepted(index: int, one: Offered) -> Accepted:
+    return Accepted(index, one.event_id, one.event.source, one.event.id, "accepted")
+
+
+def _judged(index: int, one: Offered, kept: Mapping[str, Any]) -> Accepted:
+    """What became of an event, by what is kept under its key."""
+    event = one.event
+    if kept["event_id"] == one.event_id:
+        return _accepted(index, one)
     if kept["data_sha256"] == data_sha256(event):
         return Accepted(index, EventId(kept["event_id"]), event.source, event.id, "duplicate")
     error = IdReused(field="id", fix="give changed data an id of its own")

@@ -49,9 +49,9 @@ class Outbox(Calls):
         """
         if not events:
             return []
-        offered = [
-            offer(self._tenant, given if isinstance(given, Event) else self._read(given)) for given in events
-        ]
+        offered = offer(
+            self._tenant, [given if isinstance(given, Event) else self._read(given) for given in events]
+        )
         with translated():
             async with self._connection.transaction():
                 before = await self._act(ROLE, SEARCH_PATH)

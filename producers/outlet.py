@@ -29,7 +29,11 @@ TIMEOUT = 30.0
 
 
 class Outlet:
-    """Publishes the events of one tenant; an async context manager that keeps connections open."""
+    """Publishes the events of one tenant; an async context manager that keeps connections open.
+
+    Whoever uses it holds the database's password and is trusted: a tenant's limits and back-pressure are the gateway's and
+    the bridge's (docs/decisions/0014-limits-at-the-front-door.md).
+    """
 
     def __init__(
         self,

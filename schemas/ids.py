@@ -29,11 +29,21 @@ def uuid7(at_ms: float | None = None) -> UUID:
         at_ms: Unix time in milliseconds; now unless given (partition bounds are computed with it).
     """
     nanoseconds = time.time_ns() if at_ms is None else round(at_ms * 1_000_000)
-    milliseconds, rest = divmod(nanoseconds, 1_000_000)
-    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80
-    value |= 0x7 << 76 | (rest * 4096 // 1_000_000) << 64
-    value |= 0b10 << 62 | int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
-    return UUID(int=value)
+    return UUID(bytes=_uuid7_bytes(nanoseconds * 4096 // 1_000_000, os.urandom(8)))
+
+
+def uuid7_bytes(count: int) -> list[bytes]:
+    """Mint so many UUIDv7 at once, as bytes: each is greater than the one before it."""
+    random = os.urandom(8 * count)
+    # One clock reading: 4096ths of a millisecond follow, which is as long as minting one takes.
+    first = time.time_ns() * 4096 // 1_000_000
+    return [_uuid7_bytes(first + place, random[8 * place : 8 * place + 8]) for place in range(count)]
+
+
+def _uuid7_bytes(units: int, random: bytes) -> bytes:
+    """A UUIDv7 of a moment, in 4096ths of a millisecond since 1970."""
+    value = (units >> 12 & 0xFFFF_FFFF_FFFF) << 80 | 0x7000 << 64 | (units & 0xFFF) << 64
+    return (value | 0b10 << 62 | int.from_bytes(random, "big") & 0x3FFF_FFFF_FFFF_FFFF).to_bytes(16, "big")
 
 
 def uuid7_floor(at: datetime) -> UUID:

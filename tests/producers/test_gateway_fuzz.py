@@ -11,7 +11,7 @@ from producers.gateway.server import Serving
 from tests.producers.clients import Client
 
 CONFIG = Path(__file__).parents[1] / "fuzz" / "schemathesis.toml"
-LONG = ("--max-examples", "100", "--phases", "examples,coverage,fuzzing,stateful")
+LONG = ("--max-examples", "100", "--max-time", "450", "--phases", "examples,coverage,fuzzing,stateful")
 # Read when the file is: while tests run, nothing of PENSTOCK_ is left in the environment.
 FORM = os.environ.get("PENSTOCK_FUZZ", "short")
 SHORT = ("--max-examples", "1", "--phases", "examples,fuzzing")

@@ -148,6 +148,13 @@ async def test_a_person_and_a_tenant_are_forgotten(town: Town, faults: Faults) -
     assert await town.redis.zscore("penstock:ingest", str(waiting)) is None
     assert {} == await tables_with(town.owner, PERSON)
 
+    purged = await town.rows(
+        "SELECT data ->> 'document_id' AS name FROM events WHERE type = 'document.purged'"
+    )
+    assert ["d", "poison"] == sorted(row["name"] for row in purged)
+    told = "SELECT count(*) FROM deliveries WHERE type = 'document.purged' AND body <> ''"
+    assert 2 == await town.value(told)
+
     counts = done.json()["counts"]
     assert counts == {**dry.json()["counts"], "cached_embeddings": counts["cached_embeddings"]}
     assert (counts["chunks"], counts["tainted_runs"], counts["tainted_models"]) == (1, 1, 1)

@@ -77,8 +77,12 @@ async def test_what_was_promised_is_done_once(
     town: Town, count: int, size: int, kills: int, within: float
 ) -> None:
     """Killed again and again under a batch load: every event with a 202 is in the ledger and processed, none twice."""
+    # A line per event would be half of the work; and as many examples as this would be trained on.
+    town.environment["PENSTOCK_LOG_LEVEL"] = "info"
     url = await town.gateway()
     client = await town.tenant("acme")
+    never = await client.put("/v1/datasets/rivers", json={"threshold": 1_000_000})
+    assert never.status_code == 200, never.text
     await town.workers("train", concurrency=64)
     events = [example(number) for number in range(count)]
     batches = [events[start : start + size] for start in range(0, count, size)]

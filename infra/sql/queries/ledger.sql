@@ -1,21 +1,21 @@
 -- name: accept
--- Enters events: the caller's key first, then the row, for those whose key was free. Input order does not matter.
--- JSON comes as text, so that a connection of somebody else's, with codecs of its own, can be used.
+-- Enters events: the caller's key first, then the row, for those whose key was free; of two with one key the first.
+-- How many rows were inserted is all that is told: fewer than given means that keys were not free (`find_keys`).
+-- They come as one JSON array of objects, as text, so that a connection of somebody else's, with codecs of its own, can
+-- be used.
 WITH input AS (
-  SELECT * FROM unnest(
-    $1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::text[],
-    $9::text[], $10::bigint[], $11::text[], $12::timestamptz[], $13::bytea[]
-  ) AS i (tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at, sha)
+  SELECT * FROM json_to_recordset($1::text::json) AS i (
+    tenant_id text, event_id uuid, source text, id text, type text, major smallint, queue text, subject text,
+    data jsonb, sequence bigint, attributes jsonb, expires_at timestamptz, sha text)
 ), keys AS (
   INSERT INTO event_keys (tenant_id, source, id, event_id, data_sha256)
-  SELECT tenant_id, source, id, event_id, sha FROM input ORDER BY tenant_id, source, id
+  SELECT tenant_id, source, id, event_id, decode(sha, 'hex') FROM input ORDER BY tenant_id, source, id, event_id
   ON CONFLICT DO NOTHING
   RETURNING event_id
 )
 INSERT INTO events (tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at)
-SELECT tenant_id, event_id, source, id, type, major, queue, subject, data::jsonb, sequence, attributes::jsonb, expires_at
+SELECT tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at
 FROM input JOIN keys USING (event_id)
-RETURNING event_id
 
 -- name: find_keys
 -- What is kept under the callers' keys that were not free.
