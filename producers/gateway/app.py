@@ -99,7 +99,13 @@ def create_app(settings: Settings, resources: Gateway) -> FastAPI:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            made = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            made = get_openapi(
+                title=app.title,
+                version=app.version,
+                summary=app.summary,
+                description=openapi_rules.LIMITS,
+                routes=app.routes,
+            )
             openapi.add_schemas(made, BODIES)
             made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             made["security"] = [{"key": []}]

@@ -11,10 +11,11 @@ from http import HTTPStatus
 from typing import Any
 
 from producers.gateway.addresses import MAX_ID
-from producers.gateway.body import MAX_BATCH, MAX_BODY, MAX_DOCUMENT, MIB
+from producers.gateway.body import MAX_BATCH, MAX_BODY, MAX_DOCUMENT, MAX_ITEMS, MIB
 from producers.gateway.openapi_headers import ANSWERED, parameters, reference
 from producers.gateway.problems import MEDIA_TYPE
 from schemas.ids import NAME_PATTERN
+from schemas.values import MAX_DEPTH
 
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 OPEN = {"/healthz", "/v1/hooks/openai"}
@@ -44,6 +45,17 @@ ALSO: dict[int, tuple[str, ...]] = {
     503: ("overloaded", "model_away", "pool_paused", "transaction_conflict", "retryable"),
 }
 """Further codes under a status; the first one stands in `WHY`."""
+LIMITS = f"""\
+Every error is a problem document (RFC 9457); `code` is stable, `field` names what is at fault.
+
+Bodies are JSON in UTF-8, at most {MAX_BODY // MIB} MiB (a document {MAX_DOCUMENT // MIB} MiB, a batch {MAX_BATCH // MIB} MiB with at most
+{MAX_ITEMS:,} items), nested at most {MAX_DEPTH} levels, with integers within ± 2⁵³ (a larger one is sent as a string) and no key twice in one
+object. `Content-Encoding` is refused. Each item of a batch has a result of its own.
+
+Each key has so many requests a minute (`RateLimit`, `RateLimit-Policy`; then 429 with `Retry-After`), each tenant so many documents,
+bytes, chunks, examples, endpoints and questions in flight (429, `limit_reached`). While too much is waiting, events get 503 with
+`Retry-After`. Another tenant's id and one that does not exist answer alike: 404.
+"""
 _NAMES = {"collection", "dataset", "template", "alias"}
 _CONFLICTS = {
     "publish", "put", "ask", "feedback", "record", "cancel", "pause", "resume", "promote", "rollback",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2
@@ -7,6 +8,7 @@ import jsonschema_rs
 import pytest
 import structlog
 
+from schemas.errors import PenstockError
 from tests.producers.clients import BATCH, STRUCTURED, Client, document_event
 
 CANARY = "canary-7f3a-flows-downhill"
@@ -79,6 +81,45 @@ async def test_every_example_is_one(document: dict[str, Any]) -> None:
         if "requestBody" in operation
     ]
     assert all("example" in content for contents in taken for content in contents.values())
+
+
+ONE = "/v1/collections/{collection}/documents/{document_id}"
+ASK, ASKED = "/v1/collections/{collection}/queries", "/v1/queries/{query_id}"
+LOOKED_AT = [
+    ("put", ONE, {"If-Match", "If-None-Match", "Idempotency-Key", "traceparent"}),
+    ("get", ONE, {"If-None-Match"}),
+    ("post", ASK, {"Prefer", "Idempotency-Key", "traceparent"}),
+    ("get", ASKED, {"Last-Event-ID"}),
+    ("post", "/v1/events", {"ce-id", "ce-source", "ce-type", "ce-specversion", "traceparent"}),
+]
+INSIDE = {"lease_lost", "newer_than_worker", "waiting", "error", "misconfigured"}
+"""Codes of errors that no request meets."""
+
+
+async def test_headers_codes_and_streams_are_described(document: dict[str, Any]) -> None:
+    """What routes look at in headers, every code that an error may have, and answers that are streams."""
+    shared = document["components"]["parameters"]
+    for method, path, wanted in LOOKED_AT:
+        given = document["paths"][path][method]["parameters"]
+        names = {shared[one["$ref"].rsplit("/", 1)[1]]["name"] for one in given if "$ref" in one}
+        assert wanted | {"X-Request-Id"} == names, path
+    for method, path in (("post", ASK), ("get", ASKED)):
+        answer = document["paths"][path][method]["responses"]["200"]
+        assert {"application/json", "text/event-stream"} == answer["content"].keys()
+    told = str(document["components"]["responses"])
+    ours = {
+        one.code
+        for one in tree(PenstockError)
+        if one.__module__.startswith(("schemas.", "producers.")) and one.code not in INSIDE
+    }
+    assert set() == {code for code in ours if f"`{code}`" not in told}
+
+
+def tree(root: type[PenstockError]) -> Iterator[type[PenstockError]]:
+    """An error and all that are derived from it."""
+    yield root
+    for one in root.__subclasses__():
+        yield from tree(one)
 
 
 async def test_the_documented_routes_are_those_of_the_design(document: dict[str, Any]) -> None:

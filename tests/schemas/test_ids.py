@@ -1,9 +1,10 @@
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.ids import new_event_id, uuid7, uuid7_floor, uuid7_time
+from schemas.ids import new_event_id, uuid7, uuid7_bytes, uuid7_floor, uuid7_time
 
 MILLISECONDS = st.integers(min_value=0, max_value=4_000_000_000_000)
 
@@ -46,3 +47,10 @@ def test_an_event_id_is_of_now() -> None:
     """The ledger's ids carry the time of acceptance."""
     before = datetime.now(UTC) - timedelta(milliseconds=1)
     assert before <= uuid7_time(new_event_id()) <= datetime.now(UTC)
+
+
+def test_ids_minted_together_keep_their_order() -> None:
+    """A thousand at once are a thousand UUIDv7, each greater than the one before."""
+    minted = [UUID(bytes=one) for one in uuid7_bytes(1000)]
+    assert minted == sorted(set(minted))
+    assert {(7, "specified in RFC 4122")} == {(one.version, one.variant) for one in minted}
