@@ -114,7 +114,8 @@ async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Acc
     sql = queries("ledger")
     # One text, not an array per column: asyncpg looks at every element of an array several times, in Python.
     rows = orjson.dumps([_row(one) for one in offered]).decode()
-    if await connection.execute(sql.accept, rows) == f"INSERT 0 {len(offered)}":
+    tag = await connection.execute(sql.accept, rows)
+    if int(tag.rpartition(" ")[2]) == len(offered):
         return [_accepted(index, one) for index, one in enumerate(offered)]
     # Some keys were not free: what is kept under each tells ours from others'.
     found = await connection.fetch(

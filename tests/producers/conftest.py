@@ -9,6 +9,7 @@ from typing import cast
 
 import httpx2
 import pytest
+import redis.asyncio
 from typer.testing import CliRunner, Result
 
 from cli.main import app
@@ -18,6 +19,7 @@ from infra.local.model.server import ModelServer
 from infra.settings import Settings
 from producers.gateway.server import Serving, open_server
 from tests.conftest import SECRET_KEYS, Stack
+from tests.producers.bridges import Seen
 from tests.producers.clients import ALL, Client, NewClient, Run
 
 
@@ -90,3 +92,9 @@ def run(gateway: Serving, client: Client, tmp_path: Path, monkeypatch: pytest.Mo
         return await asyncio.to_thread(lambda: CliRunner().invoke(app, list(arguments), input=stdin))
 
     return invoke
+
+
+@pytest.fixture
+def seen(owner_database: Database, tenant: str, redis_client: redis.asyncio.Redis) -> Seen:
+    """Looks at what a bridge did."""
+    return Seen(owner_database, tenant, redis_client)

@@ -1,103 +1,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio
 
 from infra import operations
-from infra.bus import Bus, open_redis
+from infra.bus import open_redis
 from infra.database import Database
-from producers.pressure import Bounds, Pressure
-from producers.stream.bridge import Bridge, Source
-from producers.stream.metrics import BridgeMetrics
+from producers.stream.bridge import Bridge
 from schemas.errors import Misconfigured, NotFound
 from tests.conftest import Stack
+from tests.producers.bridges import STREAM, Seen, bridge_of, entry, running, until
 from tests.producers.test_gateway_outage import Line
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bridge.md").read_text(encoding="utf-8")
-STREAM = "acme:events"
-
-
-def bridge_of(tenant: str, database: Database, client: redis.asyncio.Redis, **more: Any) -> Bridge:
-    """A bridge that does not run yet."""
-    bounds = more.pop("bounds", Bounds(waiting=1_000_000, queued=1_000_000))
-    source = Source(STREAM, tenant, "penstock", more.pop("consumer", "one"), **more)
-    return Bridge(
-        source,
-        Bus(database, client),
-        database,
-        client,
-        metrics=BridgeMetrics(),
-        pressure=Pressure(database, client, bounds),
-    )
-
-
-@asynccontextmanager
-async def running(
-    tenant: str, database: Database, client: redis.asyncio.Redis, **more: Any
-) -> AsyncIterator[Bridge]:
-    """A bridge that moves entries while the block runs."""
-    bridge = bridge_of(tenant, database, client, **more)
-    stop = asyncio.Event()
-    task = asyncio.create_task(bridge.run(stop))
-    try:
-        yield bridge
-    finally:
-        stop.set()
-        await task
-
-
-def entry(name: str, **more: str | bytes) -> dict[Any, Any]:
-    """A stream entry that is an event."""
-    data = {"collection": "books", "document_id": name, "content": "Water."}
-    return {"type": "document.added", "source": "wiki", "id": name, "data": json.dumps(data), **more}
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(30):
-        while not await condition():  # noqa: ASYNC110 - what is waited for happens in a server
-            await asyncio.sleep(0.02)
-
-
-class Seen:
-    """A tenant's ledger, and the stream."""
-
-    def __init__(self, owner: Database, tenant: str, client: redis.asyncio.Redis) -> None:
-        self._owner, self._tenant, self._redis = owner, tenant, client
-
-    async def rows(self) -> list[dict[str, Any]]:
-        """The tenant's events as they were accepted, without what Penstock said of them."""
-        async with self._owner.connection() as connection:
-            rows = await connection.fetch(
-                "SELECT * FROM events WHERE tenant_id = $1 AND type <> 'event.dead' ORDER BY accept_no",
-                self._tenant,
-            )
-        return [dict(row) for row in rows]
-
-    async def names(self) -> list[str]:
-        """The publishers' names for accepted events."""
-        return [row["id"] for row in await self.rows() if row["status"] == "accepted"]
-
-    async def empty(self) -> bool:
-        """Whether nothing is in the stream."""
-        return cast("int", await self._redis.xlen(STREAM)) == 0
-
-
-@pytest.fixture
-def seen(owner_database: Database, tenant: str, redis_client: redis.asyncio.Redis) -> Seen:
-    """Looks at what a bridge did."""
-    return Seen(owner_database, tenant, redis_client)
 
 
 async def test_the_lines_in_the_docs_publish(
@@ -254,62 +177,6 @@ async def test_a_suspended_tenant_is_waited_for(
             assert await seen.names() == []
             await connection.execute(suspend, tenant, False)
             await until(lambda: _holds(seen, 1))
-
-
-async def test_a_full_ledger_keeps_the_backlog_in_the_stream(
-    tenant: str,
-    gateway_database: Database,
-    redis_client: redis.asyncio.Redis,
-    owner_database: Database,
-    seen: Seen,
-) -> None:
-    """As many events unfinished as may be: the bridge waits and says so, and goes on when work has been done."""
-    await redis_client.xadd(STREAM, entry("a"))
-    async with running(tenant, gateway_database, redis_client):
-        await until(seen.empty)
-    async with owner_database.connection() as connection:
-        held = await connection.fetchval("SELECT count(*) FROM events WHERE finished_at IS NULL")
-        async with running(tenant, gateway_database, redis_client, bounds=Bounds(held, 1_000_000)) as bridge:
-            await redis_client.xadd(STREAM, entry("b"))
-            await until(lambda: _is_waiting(bridge, "overloaded"))
-            assert ["a"] == await seen.names()
-            assert 1 == await redis_client.xlen(STREAM)
-            finish = "UPDATE events SET status = 'done', finished_at = now() WHERE tenant_id = $1"
-            await connection.execute(finish, tenant)
-            await until(seen.empty)
-    assert ["b"] == await seen.names()
-
-
-async def test_a_tenants_limits_hold_at_the_stream_too(
-    tenant: str,
-    gateway_database: Database,
-    redis_client: redis.asyncio.Redis,
-    owner_database: Database,
-    seen: Seen,
-) -> None:
-    """A document too many is refused with the reason; a question too many waits until one has been answered."""
-    async with owner_database.connection() as connection:
-        limits = {"documents": 1, "queries": 1}
-        await connection.execute("UPDATE tenants SET limits = $2 WHERE tenant_id = $1", tenant, limits)
-        for name in ("a", "b"):
-            await redis_client.xadd(STREAM, entry(name))
-            data = json.dumps({"collections": ["books"], "question": "Where?"})
-            await redis_client.xadd(STREAM, entry(f"q-{name}", type="query.received", data=data))
-        async with running(tenant, gateway_database, redis_client) as bridge:
-            await until(lambda: _is_waiting(bridge, "limit_reached"))
-            assert ["a", "q-a"] == await seen.names()
-            [dead] = [row for row in await seen.rows() if row["type"] == "stream.refused"]
-            assert ("limit_reached", "documents") == (dead["error"]["code"], dead["error"]["field"])
-            await connection.execute(
-                "UPDATE events SET status = 'done', finished_at = now() WHERE id = 'q-a' AND tenant_id = $1",
-                tenant,
-            )
-            await until(seen.empty)
-    assert ["a", "q-b"] == await seen.names()
-
-
-async def _is_waiting(bridge: Bridge, why: str) -> bool:
-    return bridge.trouble == why
 
 
 async def test_what_cannot_be_waited_out_is_said(
