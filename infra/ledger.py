@@ -124,7 +124,9 @@ async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Acc
         [one.event.source for one in offered],
         [one.event.id for one in offered],
     )
-    kept = {(row["tenant_id"], row["source"], row["id"]): row for row in found}
+    kept: dict[tuple[str, str, str], Any] = {
+        (row["tenant_id"], row["source"], row["id"]): row for row in found
+    }
     return [
         _judged(index, one, kept[one.tenant_id, one.event.source, one.event.id])
         for index, one in enumerate(offered)
