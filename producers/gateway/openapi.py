@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import UnionType
 from typing import Any
 
 from pydantic import BaseModel
 
+from producers.gateway.body import MAX_ITEMS
 from producers.gateway.openapi_headers import BINARY_MODE, asked
 from producers.gateway.problems import MEDIA_TYPE
 from producers.gateway.shapes.base import Problem
@@ -65,6 +67,10 @@ _EXAMPLE = {
     },
 }
 
+_ANYTHING = {
+    "description": "What is no event is rejected by itself: its result says why, and the others go on."
+}
+
 EVENT_BODY: dict[str, Any] = {
     **asked(*BINARY_MODE, "Traceparent"),
     "requestBody": {
@@ -73,7 +79,11 @@ EVENT_BODY: dict[str, Any] = {
         "content": {
             "application/cloudevents+json": {"schema": EVENT_SCHEMA, "example": _EXAMPLE},
             "application/cloudevents-batch+json": {
-                "schema": {"type": "array", "items": EVENT_SCHEMA, "maxItems": 1000},
+                "schema": {
+                    "type": "array",
+                    "items": {"anyOf": [EVENT_SCHEMA, _ANYTHING]},
+                    "maxItems": MAX_ITEMS,
+                },
                 "example": [_EXAMPLE],
             },
             "application/json": {
@@ -89,7 +99,9 @@ EVENT_BODY: dict[str, Any] = {
 }
 
 
-def answers(model: type[BaseModel] | None, status: int = 200, *also: int) -> dict[int | str, dict[str, Any]]:
+def answers(
+    model: type[BaseModel] | UnionType | None, status: int = 200, *also: int
+) -> dict[int | str, dict[str, Any]]:
     """The answers of a route: its own, under one or more statuses, and a problem document for anything else."""
     own: dict[str, Any] = {"description": "Done"} if model is None else {"model": model}
     problem = {

@@ -92,10 +92,16 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
     gateway = gateway_of(request)
     trace = trace_of(request)
     prefixes = await _prefixes(gateway, caller, offer)
+    forbidden = {
+        kind: _forbidden(caller, kind) for kind in {one.type for one in offer.items if isinstance(one, Event)}
+    }
     results: list[Accepted | None] = [None] * len(offer.items)
     good: list[tuple[int, Event]] = []
     for index, item in enumerate(offer.items):
-        error = item.error if isinstance(item, Refused) else _objection(caller, item, prefixes)
+        if isinstance(item, Refused):
+            error: PenstockError | None = item.error
+        else:
+            error = forbidden[item.type] or _uncallable(item, prefixes)
         if error is None and isinstance(item, Event):
             good.append((index, _signed(caller, item, trace)))
         else:
@@ -156,10 +162,15 @@ async def _prefixes(gateway: Gateway, caller: Caller, offer: Offer) -> list[str]
         return await callback_prefixes(connection, caller.tenant_id)
 
 
-def _objection(caller: Caller, event: Event, prefixes: Sequence[str]) -> PenstockError | None:
-    """Why this caller may not publish this event; None when it may."""
-    wanted = SCOPES[event.type]
+def _forbidden(caller: Caller, kind: str) -> Forbidden | None:
+    """Why this caller may not publish events of a type; None when it may."""
+    wanted = SCOPES[kind]
     if caller.may(*wanted):
-        url = callback_of(event)
-        return None if url is None else refusal(url, prefixes)
-    return Forbidden(f"{event.type} needs a key with the scope {' or '.join(wanted)}", field="scope")
+        return None
+    return Forbidden(f"{kind} needs a key with the scope {' or '.join(wanted)}", field="scope")
+
+
+def _uncallable(event: Event, prefixes: Sequence[str]) -> PenstockError | None:
+    """Why a question's answer may not be sent where it asks for; None when it may, or asks for nothing."""
+    url = callback_of(event)
+    return None if url is None else refusal(url, prefixes)

@@ -44,4 +44,4 @@ async def test_the_api_is_as_its_document_says(gateway: Serving, client: Client,
         stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await process.communicate()
-    assert process.returncode == 0, said.decode(errors="replace")[-6000:]
+    assert process.returncode == 0, said.decode(errors="replace")[-20000:]

@@ -59,7 +59,7 @@ class EventQuery(PageQuery):
     type: Annotated[str | None, Field(max_length=100)] = None
 
 
-@router.get("/v1/events", responses=answers(EventPage))
+@router.get("/v1/events", responses=answers(EventPage | EventView))
 async def listing(request: Request, caller: Anyone, query: Annotated[EventQuery, Query()]) -> Response:
     """One event by the publisher's own name for it (`source` and `id`), or a page of events, newest first."""
     if query.source is not None or query.id is not None:
