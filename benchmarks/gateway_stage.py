@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import orjson
 import uvicorn
 import uvloop
 from fastapi import FastAPI, Request
@@ -104,7 +105,7 @@ def rows_of(offered: Sequence[Offered]) -> tuple[list[Any], list[Any]]:
         [event.subject for event in events],
         [json.dumps(event.data) for event in events],
         [event.sequence for event in events],
-        [json.dumps(attributes_of(event)) for event in events],
+        [orjson.dumps(attributes_of(event)).decode() for event in events],
         [event.expirytime for event in events],
     ]
     return keys, columns

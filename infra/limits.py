@@ -130,6 +130,11 @@ class TenantLimits:
             refused |= {indexes[place]: refusal(limit, int(allowed)) for place in over}
         return refused
 
+    def forget(self, tenant: str) -> None:
+        """Count anew next time: what was counted in did not get into the ledger."""
+        for limit in Limit:
+            self._counts.pop((tenant, limit), None)
+
     async def _over(self, tenant: str, limit: Limit, allowed: int, events: Sequence[Event]) -> list[int]:
         count = await self._count(tenant, limit)
         sizes = [wanted(event, limit) for event in events]

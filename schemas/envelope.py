@@ -136,6 +136,8 @@ def _time(raw: dict[str, Any], name: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise BadInput(f"{name} must be an RFC 3339 timestamp", field=name) from None
+    if moment.tzinfo is UTC:
+        return moment
     if moment.tzinfo is None:
         raise BadInput(f"{name} needs a time zone", field=name)
     try:

@@ -115,7 +115,8 @@ def check_data(name: str, major: int, data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadInput("data must be a JSON object", field="data")
     try:
-        known.model.model_validate(data, strict=True, extra="forbid")
+        # What model_validate calls, without what it does before: every event passes here.
+        known.model.__pydantic_validator__.validate_python(data, strict=True, extra="forbid")
     except ValidationError as error:
         raise first_problem(error, "data") from None
     return data

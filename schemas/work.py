@@ -71,8 +71,7 @@ class Publication:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Pushable:
+class Pushable(NamedTuple):
     """What Redis must know of an event: its id, its type, its queue, the seconds until it is due, and whose turn it takes.
 
     Work of a tenant waits in lanes, which are served in turn; without a tenant it waits in the order of time.

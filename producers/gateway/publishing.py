@@ -18,7 +18,7 @@ from producers.gateway.idempotency import KeyReused, idempotency_key
 from producers.gateway.modes import Offer, Refused
 from producers.gateway.resources import Gateway, gateway_of
 from schemas.envelope import SUPPLIER, SUPPLYING, TRACEPARENT, Event, parse_event
-from schemas.errors import Forbidden, IdReused, PenstockError
+from schemas.errors import Forbidden, IdReused, PenstockError, Retryable
 from schemas.ids import EventId
 
 SCOPES = {
@@ -107,7 +107,11 @@ async def publish_offer(request: Request, caller: Caller, offer: Offer) -> list[
         else:
             results[index] = Accepted(index, None, item.source, item.id, "rejected", error)
     await _within_limits(gateway, caller, good, results)
-    accepted = await gateway.pressure.publish(gateway.bus, caller.tenant_id, [event for _, event in good])
+    try:
+        accepted = await gateway.pressure.publish(gateway.bus, caller.tenant_id, [event for _, event in good])
+    except Retryable:
+        gateway.limits.forget(caller.tenant_id)
+        raise
     for (index, _), one in zip(good, accepted, strict=True):
         # The bus has numbered what it got; only beside refused items are their numbers others.
         results[index] = (

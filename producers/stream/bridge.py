@@ -197,6 +197,10 @@ class Bridge:
     async def _publish(self, events: Sequence[Event]) -> Sequence[Accepted]:
         try:
             return await self._pressure.publish(self._bus, self._source.tenant, events)
+        except Retryable:
+            # They come again, and must not be counted twice: what passes a limit would be a dead letter.
+            self._limits.forget(self._source.tenant)
+            raise
         except Permanent as error:
             if len(events) != 1:
                 raise

@@ -9,13 +9,14 @@ from pydantic import SecretStr
 
 from infra.database import Database
 from infra.keys import create_key
-from infra.limits import SENTENCES, check_limit
+from infra.limits import SENTENCES, TenantLimits, check_limit
 from infra.local.servers import Servers
 from infra.settings import Settings
 from infra.tenants import create_tenant, set_limits
 from producers.gateway.rates import Rates
 from producers.gateway.server import open_server
 from producers.pressure import Bounds, Load, find_excess
+from schemas.envelope import parse_event
 from schemas.errors import BadInput
 from tests.producers.clients import (
     STRUCTURED,
@@ -84,6 +85,19 @@ async def test_a_version_of_a_known_document_takes_no_place(
         )
     client = await limited(owner_database, new_client, tenant, documents=1)
     assert ["accepted", "documents"] == await statuses(client, document_event("a"), document_event("b"))
+
+
+async def test_what_did_not_get_in_is_not_counted(
+    gateway_database: Database, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events count from when they are let through; those that the ledger could not take are given back."""
+    monkeypatch.setattr("infra.limits.FRESH", 3600.0)
+    limits, allowed = TenantLimits(gateway_database), {"examples": 1}
+    event = parse_event(example_event())
+    assert {} == await limits.refuse(tenant, allowed, [event])
+    assert [0] == list(await limits.refuse(tenant, allowed, [event]))
+    limits.forget(tenant)
+    assert {} == await limits.refuse(tenant, allowed, [event])
 
 
 @pytest.mark.parametrize(
