@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -122,12 +122,7 @@ class CrashingCommitter(Committer):
 
 @asynccontextmanager
 async def crashing(drive: Drive, crasher: Crasher) -> AsyncIterator[None]:
-    """Put the points around everything that a step of a run does to the world, and log none of the deaths.
-
-    Each would be logged with the frames that it came through: that takes longer than the run.
-    """
-    logging_before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    """Put the points around everything that a step of a run does to the world."""
     resources = replace(drive.resources, database=CrashingDatabase(drive.resources.database, crasher))
     assert resources.models is not None
     committer = CrashingCommitter(drive.resources.database, drive.resources.bus)
@@ -138,9 +133,20 @@ async def crashing(drive: Drive, crasher: Crasher) -> AsyncIterator[None]:
         wing = Wing(resources, pointed, resources.models)
         drive.handlers["training.advance"] = HandlerSpec(open_advance(wing), on_dead=open_dead(wing))
         drive._committer = committer
-        yield
+        with unlogged():
+            yield
     await committer.aclose()
-    structlog.configure(**logging_before)
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Log nothing: a death would be logged with all frames that it came through, which takes longer than the run."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
 
 
 FIRST_LOOK = 6
