@@ -18,5 +18,6 @@ citations   markers that prove nothing are cut out
 quotes      the span of a passage that supports a claim
 structured  what the model is asked for when the caller wants JSON
 finishing   the model's words become a result
-result      the row and the out event
+result      what became of a question
+record      the row and the out event
 """

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -23,9 +23,7 @@ from infra.templates import Template
 from schemas.inbound import QueryReceived
 from schemas.states import AnswerState
 from schemas.work import Work
-
-if TYPE_CHECKING:
-    from workers.answer.result import Result
+from workers.answer.result import Result
 
 Kept = Mapping[str, Any]
 LINGER = 5.0

@@ -31,7 +31,8 @@ from workers.answer.condense import condense
 from workers.answer.examples import ExampleShelves
 from workers.answer.gate import relevant
 from workers.answer.prompt import check_room
-from workers.answer.result import Result, failed, write, write_dead
+from workers.answer.record import write, write_dead
+from workers.answer.result import Result, failed
 from workers.answer.writing import Asked, Author, Task
 from workers.handling import Done, Outcome, Resources
 
