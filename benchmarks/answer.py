@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -31,7 +31,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.answer_corpus import gather
 from benchmarks.answer_search import askable, measure_quality, measure_recall
-from benchmarks.answer_shelf import COLLECTION, DIMENSIONS, MODEL, TENANT, Shelf, embed, fill
+from benchmarks.answer_shelf import (
+    COLLECTION,
+    DIMENSIONS,
+    MODEL,
+    TENANT,
+    Shelf,
+    embed,
+    fill,
+    forget_questions,
+    load,
+    store,
+)
 from benchmarks.bars import Bar, arguments, report
 from infra.answer_stream import stream_key
 from infra.bus import Bus, open_redis
@@ -236,18 +247,30 @@ def bare_sample(place: Place, questions: Sequence[str]) -> float:
     return float(done.stdout)
 
 
-async def measure(*, quick: bool, only: str | None) -> list[Bar]:
-    """Prepare the corpus, then take every bar, or those of one part."""
-    began = time.perf_counter()
+def _shelf() -> Shelf:
+    """The corpus with its vectors: so many pieces, none without a word that the model knows."""
     shelf = embed(gather(CHUNKS + 500))
     del shelf.corpus.pieces[CHUNKS:], shelf.ids[CHUNKS:]
-    shelf = type(shelf)(shelf.corpus, shelf.encoder, shelf.vectors[:CHUNKS], shelf.ids)
-    print(f"{len(shelf.ids):,} chunks embedded after {time.perf_counter() - began:.0f} s", flush=True)
-    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder, model_api() as port:
-        async with LocalStack.start(Path(folder), what="a benchmark", wipe_at_end=True) as stack:
+    return replace(shelf, vectors=shelf.vectors[:CHUNKS])
+
+
+async def measure(*, quick: bool, only: str | None, keep: Path | None) -> list[Bar]:
+    """Prepare the corpus, or take one that was kept, then take every bar, or those of one part."""
+    began = time.perf_counter()
+    with ExitStack() as held:
+        folder = keep or Path(held.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = load(folder)
+        shelf = kept or _shelf()
+        print(f"{len(shelf.ids):,} chunks embedded after {time.perf_counter() - began:.0f} s", flush=True)
+        port = held.enter_context(model_api())
+        async with LocalStack.start(folder, what="a benchmark", wipe_at_end=keep is None) as stack:
             servers = stack.servers
             await migrate(servers.database_owner_url, serving_url=servers.database_url)
-            await fill(servers.database_owner_url, shelf)
+            if kept is None:
+                await fill(servers.database_owner_url, shelf)
+                store(shelf, folder)
+            await forget_questions(servers.database_owner_url)
             print(f"indexed after {time.perf_counter() - began:.0f} s", flush=True)
             return await _bars(Place(servers, port), shelf, quick=quick, only=only)
 
@@ -274,8 +297,9 @@ def main() -> int:
     """Measure and say which bars are kept."""
     parser = arguments(__doc__)
     parser.add_argument("--only", choices=["search", "latency", "rate"], help="the bars of one part")
+    parser.add_argument("--keep", type=Path, help="a folder in which the filled servers stay, for a next run")
     chosen = parser.parse_args()
-    bars = uvloop.run(measure(quick=chosen.quick, only=chosen.only))
+    bars = uvloop.run(measure(quick=chosen.quick, only=chosen.only, keep=chosen.keep))
     return report("answer", bars, as_json=chosen.json)
 
 

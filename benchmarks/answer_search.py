@@ -31,12 +31,10 @@ async def find(
     database: Database, wire: bytes, question: str, mode: str, condition: str | None
 ) -> tuple[list[Any], float]:
     """Search as a worker does; the rows and the milliseconds of the search itself."""
-    async with database.transaction(TENANT, readonly=True) as connection:
-        began = time.perf_counter()
-        rows = await connection.fetch(
-            queries("retrieval").search, [COLLECTION], 1, wire, question, mode, TOP, condition, 1
-        )
-        return rows, (time.perf_counter() - began) * 1000
+    began = time.perf_counter()
+    statement = queries("retrieval").search
+    rows = await database.read(TENANT, statement, [COLLECTION], 1, wire, question, mode, TOP, condition, 1)
+    return rows, (time.perf_counter() - began) * 1000
 
 
 async def measure_recall(database: Database, shelf: Shelf, items: Sequence[KnownItem]) -> list[Bar]:

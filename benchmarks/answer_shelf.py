@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from benchmarks.answer_corpus import Corpus
+from benchmarks.answer_corpus import Corpus, KnownItem, Piece
 from infra.database import set_codecs
 from infra.local.model.vectors import Encoder
 from infra.vectors import to_wire
@@ -50,8 +52,40 @@ def embed(corpus: Corpus) -> Shelf:
     vectors = np.concatenate(parts)
     spoken = np.flatnonzero(np.linalg.norm(vectors, axis=1) > 0)
     corpus.pieces = [corpus.pieces[at] for at in spoken]
-    ids = [UUID(bytes=hashlib.md5(piece.text.encode()).digest()) for piece in corpus.pieces]  # noqa: S324 - an id
-    return Shelf(corpus, encoder, vectors[spoken].astype(np.float16).astype(np.float32), ids)
+    return Shelf(corpus, encoder, vectors[spoken].astype(np.float16).astype(np.float32), _ids(corpus))
+
+
+def store(shelf: Shelf, folder: Path) -> None:
+    """Keep a shelf beside the servers that were filled from it."""
+    np.save(folder / "vectors.npy", shelf.vectors)
+    (folder / "corpus.json").write_bytes(orjson.dumps(asdict(shelf.corpus)))
+
+
+def load(folder: Path) -> Shelf | None:
+    """A shelf that was kept; None when there is none."""
+    try:
+        kept = orjson.loads((folder / "corpus.json").read_bytes())
+        vectors = np.load(folder / "vectors.npy")
+    except FileNotFoundError:
+        return None
+    corpus = Corpus(
+        [Piece(**one) for one in kept["pieces"]],
+        [KnownItem(**one) for one in kept["items"]],
+        kept["metadata"],
+    )
+    return Shelf(corpus, Encoder.load(), vectors, _ids(corpus))
+
+
+def _ids(corpus: Corpus) -> list[UUID]:
+    return [UUID(bytes=hashlib.md5(piece.text.encode()).digest()) for piece in corpus.pieces]  # noqa: S324 - an id
+
+
+async def forget_questions(owner_url: str) -> None:
+    """Take away what earlier runs asked: a repeated question would be answered from the cache."""
+    connection = await asyncpg.connect(owner_url)
+    await connection.execute("TRUNCATE answers, answer_cache, events, event_keys, usage, recall_samples")
+    await connection.execute("VACUUM (ANALYZE) answers, answer_cache, events, event_keys, usage")
+    await connection.close()
 
 
 async def fill(owner_url: str, shelf: Shelf) -> None:

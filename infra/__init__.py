@@ -13,6 +13,8 @@ sweeper         pushes what a crash or an emptied Redis left behind
 wire            JSON on the wire; never pickle
 queue_insight   what a queue holds, in one cheap call
 llm             the model API
+llm_wire        its calls as bytes, on connections that stay open
+llm_models      what its provider says of a model
 governor        the pace of all processes' calls to it
 governor_rules  who goes first, and what a reply says of limits
 budget          the one door before every paid call

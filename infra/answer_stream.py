@@ -25,6 +25,8 @@ from infra.queue_keys import PREFIX
 
 TTL = 3600
 """Seconds for which streamed tokens are kept."""
+PATIENCE = 2.0
+"""Seconds that a worker waits for Redis at the end of an attempt."""
 PROBES = (0.5, 1.0, 2.0, 5.0)
 """Seconds without news after which the database is asked; the last one repeats."""
 COMMIT_WAITS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -61,7 +63,10 @@ class StreamEvent:
 
 
 class AnswerWriter:
-    """Writes the events of one attempt. When Redis is away the answer goes on without its stream."""
+    """Writes the events of one attempt in their order; what comes while a write is under way leaves with the next one.
+
+    Nobody waits for Redis before `flush`. When it is away the answer goes on without its stream.
+    """
 
     def __init__(self, client: redis.asyncio.Redis, query_id: str) -> None:
         """Prepare; `begin` opens an attempt."""
@@ -69,6 +74,8 @@ class AnswerWriter:
         self._query_id = query_id
         self._attempt = 0
         self._written = 0
+        self._waiting: list[tuple[str, Mapping[str, Any]]] = []
+        self._sending: asyncio.Task[None] | None = None
 
     async def begin(self) -> bool:
         """Begin an attempt: followers of an earlier one are told to start over.
@@ -76,6 +83,8 @@ class AnswerWriter:
         Returns:
             Whether somebody asked to stop.
         """
+        await self.flush()
+        self._waiting.clear()
         self._written = 0
         try:
             async with self._client.pipeline(transaction=True) as pipe:
@@ -84,19 +93,38 @@ class AnswerWriter:
                 pipe.exists(cancel_key(self._query_id))
                 attempt, _, asked = await pipe.execute()
         except RedisError as error:
-            self._gone(error)
+            self._gone(type(error).__name__)
             return False
         self._attempt = int(attempt)
         return bool(asked)
 
-    async def write(self, event: str, data: Mapping[str, Any]) -> None:
-        """Append one event."""
-        await self.write_all([(event, data)])
-
-    async def write_all(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Append events, in one round trip."""
-        if not self._attempt or not events:
+    def write(self, event: str, data: Mapping[str, Any], *, later: bool = False) -> None:
+        """Append one event; `later` lets it leave with whatever comes next."""
+        if not self._attempt:
             return
+        self._waiting.append((event, data))
+        if not later and self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+
+    async def flush(self) -> None:
+        """Wait until everything is written, for a moment at most."""
+        if self._sending is not None:
+            _, late = await asyncio.wait([self._sending], timeout=PATIENCE)
+            if late:
+                self._gone("TimeoutError")
+
+    async def _send(self) -> None:
+        """Write what is waiting, in one round trip, until nothing is."""
+        try:
+            while self._attempt and self._waiting:
+                events, self._waiting = self._waiting, []
+                await self._append(events)
+        except RedisError as error:
+            self._gone(type(error).__name__)
+        finally:
+            self._sending = None
+
+    async def _append(self, events: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         key = stream_key(self._query_id, self._attempt)
         first = self._written + 1
         self._written += len(events)
@@ -104,24 +132,20 @@ class AnswerWriter:
             (f"{n}-0", {"event": event, "data": orjson.dumps(data)})
             for n, (event, data) in enumerate(events, first)
         ]
-        try:
-            if len(entries) == 1 and first > 1:
-                [(entry_id, fields)] = entries
-                await self._client.xadd(key, fields, id=entry_id)
-                return
-            async with self._client.pipeline(transaction=True) as pipe:
-                for entry_id, fields in entries:
-                    pipe.xadd(key, fields, id=entry_id)
-                pipe.expire(key, TTL)
-                await pipe.execute()
-        except RedisError as error:
-            self._gone(error)
+        if len(entries) == 1 and first > 1:
+            [(entry_id, fields)] = entries
+            await self._client.xadd(key, fields, id=entry_id)
+            return
+        async with self._client.pipeline(transaction=True) as pipe:
+            for entry_id, fields in entries:
+                pipe.xadd(key, fields, id=entry_id)
+            pipe.expire(key, TTL)
+            await pipe.execute()
 
-    def _gone(self, error: RedisError) -> None:
+    def _gone(self, error: str) -> None:
         self._attempt = 0
-        _log.warning(
-            "answer_stream.redis_away", error=type(error).__name__, next_step="the answer is not streamed"
-        )
+        self._waiting.clear()
+        _log.warning("answer_stream.redis_away", error=error, next_step="the answer is not streamed")
 
 
 async def forget(client: redis.asyncio.Redis, query_id: str) -> None:

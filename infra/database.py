@@ -205,12 +205,21 @@ class Database:
         Raises:
             Unavailable, Permanent, Retryable: asyncpg's error without the row that it may quote.
         """
-        if any(_TENANT.fullmatch(tenant) is None for tenant in tenants):
-            raise Permanent("not a tenant id", field="tenant")
+        _check(tenants)
         with translated():
             async with self.pool.acquire() as connection, connection.transaction(readonly=readonly):
                 await act_for(connection, tenants)
                 yield connection
+
+    async def read(self, tenant: str, statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """One statement that is a transaction of its own: its first parameter is the tenant that it names itself.
+
+        Raises:
+            Unavailable, Permanent, Retryable: as for `transaction`.
+        """
+        _check([tenant])
+        async with self.connection() as connection:
+            return await connection.fetch(statement, tenant, *arguments)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -223,3 +232,8 @@ class Database:
         """Raise unless the server answers."""
         async with self.connection() as connection:
             await connection.fetchval("SELECT 1", timeout=5)
+
+
+def _check(tenants: Sequence[str]) -> None:
+    if any(_TENANT.fullmatch(tenant) is None for tenant in tenants):
+        raise Permanent("not a tenant id", field="tenant")

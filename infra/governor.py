@@ -117,6 +117,7 @@ class Governor:
         self._fixed = (requests_per_minute, tokens_per_minute)
         self._lease = round(lease * 1000)
         self._known: set[str] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._complained = -_SILENCE
 
     @classmethod
@@ -138,7 +139,7 @@ class Governor:
         Args:
             model: whose limits count.
             tokens: that the call will take, estimated.
-            priority: who goes first.
+            priority: who goes first; a question whose call went well does not wait until that is told.
 
         Raises:
             RateLimited: the wait is too long to be waited here; says how long it is.
@@ -154,8 +155,12 @@ class Governor:
             raise
         finally:
             if governed:
-                # Shielded: a call that is cancelled must not hold its place until its lease ends.
-                await asyncio.shield(self._end(model, permit, raised))
+                ending = asyncio.create_task(self._end(model, permit, raised))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+                if raised is not None or priority is not Priority.QUESTION:
+                    # Shielded: a call that is cancelled must not hold its place until its lease ends.
+                    await asyncio.shield(ending)
 
     async def _wait(self, model: str, permit: Permit, priority: Priority) -> bool:
         """Return when the call may be made; False when there is no governor."""

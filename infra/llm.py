@@ -7,20 +7,19 @@ the engine waits better than a client does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
-from datetime import date
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
-
-import orjson
 
 from infra.governor import Governor, Permit
 from infra.governor_rules import Priority
 from infra.llm_errors import api_error, status_error, translated
+from infra.llm_models import ModelInfo, describe
 from infra.llm_replies import Delta, Embedded, Reply, StreamReader, read_embeddings, read_reply
-from schemas.errors import CallFailed, Misconfigured, Refused, Unavailable
+from infra.llm_wire import LOOPBACK, Wire
+from schemas.errors import CallFailed, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -40,22 +39,8 @@ __all__ = [
 
 OPENAI_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT = 5.0
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Messages = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """A model as the provider lists it.
-
-    Attributes:
-        shutdown_date: the day on which the provider ends it, if announced.
-    """
-
-    name: str
-    owned_by: str | None
-    shutdown_date: date | None
 
 
 @asynccontextmanager
@@ -97,11 +82,13 @@ async def open_client(
 class ModelApi:
     """An OpenAI-compatible server: embeddings, chat, streams, and what is known of a model."""
 
-    __slots__ = ("_client", "_governor")
+    __slots__ = ("_client", "_governor", "_timeout", "_wire")
 
-    def __init__(self, client: AsyncOpenAI, governor: Governor | None = None) -> None:
-        """Speak through a client that somebody else opened; at the pace of the governor, if there is one."""
+    def __init__(self, client: AsyncOpenAI, wire: Wire, timeout: float, governor: Governor | None) -> None:
+        """Made by `open`."""
         self._client = client
+        self._wire = wire
+        self._timeout = timeout
         self._governor = governor
 
     @classmethod
@@ -113,7 +100,7 @@ class ModelApi:
         timeout: float = 60.0,
         governor: Governor | None = None,
     ) -> AbstractAsyncContextManager[Self]:
-        """Open a connection pool to a server; see `open_client`.
+        """Open a connection pool to a server; see `open_client`. Calls go at the pace of the governor, if there is one.
 
         Raises:
             Misconfigured: there is no key.
@@ -122,7 +109,11 @@ class ModelApi:
         @asynccontextmanager
         async def opened() -> AsyncIterator[Self]:
             async with open_client(base_url, api_key, timeout=timeout) as client:
-                yield cls(client, governor)
+                wire = Wire(client, timeout)
+                try:
+                    yield cls(client, wire, timeout, governor)
+                finally:
+                    await wire.aclose()
 
         return opened()
 
@@ -157,16 +148,11 @@ class ModelApi:
             CallFailed: the reply is not what was asked for; `field` names the input where it is known.
             PenstockError: see `infra.llm_errors`. A Refused of many texts is for the caller to divide.
         """
-        import httpx2  # noqa: PLC0415 - see open_client
-
         estimated = sum(map(len, texts)) // 4 if tokens is None else tokens
         asked = {"input": list(texts), "model": model, "dimensions": dimensions, "encoding_format": "base64"}
         async with self._call(model, estimated, priority) as permit:
-            with translated():
-                # Not by `embeddings.create`: it looks into every text, which costs more than to send and read it.
-                reply = await self._client.post("/embeddings", cast_to=httpx2.Response, body=asked)
-            permit.heard(reply.headers)
-            embedded = read_embeddings(reply.content, count=len(texts), dimensions=dimensions)
+            content = await self._whole("/embeddings", asked, permit)
+            embedded = read_embeddings(content, count=len(texts), dimensions=dimensions)
             permit.used = embedded.tokens
         return embedded
 
@@ -188,13 +174,16 @@ class ModelApi:
             PenstockError: see `infra.llm_errors`.
         """
         async with self._call(model, _expected(messages, max_tokens), priority) as permit:
-            with translated():
-                reply = await self._client.chat.completions.with_raw_response.create(
-                    **_request(messages, model, response_format, max_tokens, temperature)
-                )
-                body = reply.http_response.content
-            permit.heard(reply.http_response.headers)
-        return read_reply(body)
+            request = _request(messages, model, response_format, max_tokens, temperature)
+            content = await self._whole("/chat/completions", request, permit)
+        return read_reply(content)
+
+    async def _whole(self, path: str, request: Mapping[str, Any], permit: Permit) -> bytes:
+        """Make a call whose reply comes in one piece, within the timeout."""
+        with translated():
+            async with asyncio.timeout(self._timeout), self._wire.post(path, request) as heard:
+                permit.heard(heard.headers)
+                return await heard.whole()
 
     async def stream(
         self,
@@ -204,8 +193,11 @@ class ModelApi:
         response_format: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
+        rest: float = 0.0,
     ) -> AsyncGenerator[Delta, None]:
         """Ask for a reply piece by piece. Closing the iterator ends the call.
+
+        Args beyond those of `chat`: `rest`, seconds for which what follows the first words is gathered into one piece.
 
         Yields:
             Deltas with text; the last one carries the finish reason, the model and the tokens.
@@ -215,54 +207,35 @@ class ModelApi:
             PenstockError: see `infra.llm_errors`; raised before the first delta.
         """
         reader = StreamReader()
-        request = _request(messages, model, response_format, max_tokens, temperature)
+        request = {
+            **_request(messages, model, response_format, max_tokens, temperature),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         async with (
             self._call(model, _expected(messages, max_tokens), Priority.QUESTION) as permit,
             AsyncExitStack() as held,
         ):
             with translated():
-                response = await held.enter_async_context(
-                    self._client.chat.completions.with_streaming_response.create(
-                        **request, stream=True, stream_options={"include_usage": True}
-                    )
-                )
-            permit.heard(response.http_response.headers)
+                heard = await held.enter_async_context(self._wire.post("/chat/completions", request))
+            permit.heard(heard.headers)
             try:
                 with translated():
-                    async for chunk in response.http_response.aiter_bytes():
-                        for delta in reader.feed(chunk):
-                            yield delta
+                    async for part in heard.body:
+                        text = "".join(reader.feed(part))
+                        if text:
+                            yield Delta(text=text, model=reader.model)
+                            heard.rest(rest)
                         if reader.ended:
+                            await heard.drain()
                             break
             except Unavailable as error:
                 raise CallFailed(f"the stream was cut: {error.message}") from None
             yield reader.finish()
 
     async def model(self, name: str) -> ModelInfo | None:
-        """What the provider says of a model; None when it does not exist or is not ours to use.
-
-        A read without a price, so the SDK may try it once more.
-        """
-        client = self._client.with_options(max_retries=1)
-        try:
-            with translated():
-                reply = await client.models.with_raw_response.retrieve(name)
-                return _model_info(name, orjson.loads(reply.http_response.content))
-        except Refused as error:
-            if error.provider_status in {403, 404}:
-                return None
-            raise
-
-
-def _model_info(name: str, body: Any) -> ModelInfo:
-    if not isinstance(body, dict):
-        raise CallFailed("the model API's description of a model is not an object")
-    owner, ends = body.get("owned_by"), body.get("shutdown_date")
-    return ModelInfo(
-        name=name,
-        owned_by=owner if isinstance(owner, str) else None,
-        shutdown_date=date.fromisoformat(ends[:10]) if isinstance(ends, str) and ends else None,
-    )
+        """What the provider says of a model; see `describe`."""
+        return await describe(self._client, name)
 
 
 def _expected(messages: Messages, max_tokens: int | None) -> int:
@@ -277,14 +250,11 @@ def _request(
     max_tokens: int | None,
     temperature: float | None,
 ) -> dict[str, Any]:
-    """The arguments that were given; a parameter that is absent cannot be refused by a model that lacks it.
-
-    All but the model go around the SDK's walk through the types of a request, which costs more than the call.
-    """
+    """The arguments that were given; a parameter that is absent cannot be refused by a model that lacks it."""
     optional = {
         "response_format": response_format,
         "max_completion_tokens": max_tokens,
         "temperature": temperature,
     }
     given = {name: value for name, value in optional.items() if value is not None}
-    return {"messages": [], "model": model, "extra_body": {"messages": list(messages), **given}}
+    return {"model": model, "messages": list(messages), **given}

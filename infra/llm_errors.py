@@ -50,11 +50,17 @@ def translated() -> Iterator[None]:
     Raises:
         PenstockError: see `api_error`.
     """
-    import httpx2  # noqa: PLC0415 - only the pools that call a model pay for the import
+    import httpcore2  # noqa: PLC0415 - only the pools that call a model pay for the import
+    import httpx2  # noqa: PLC0415
     import openai  # noqa: PLC0415
 
     vendors = (
         openai.OpenAIError,
+        httpcore2.TimeoutException,
+        httpcore2.NetworkError,
+        httpcore2.ProtocolError,
+        httpcore2.ProxyError,
+        httpcore2.UnsupportedProtocol,
         httpx2.HTTPError,
         httpx2.InvalidURL,
         httpx2.StreamError,
@@ -180,8 +186,9 @@ def stream_error(code: str | None) -> PenstockError:
 
 
 def _transport_error(error: BaseException) -> PenstockError:
-    """Errors of the HTTP client, the socket and the JSON parser."""
-    import httpx2  # noqa: PLC0415 - see translated
+    """Errors of the HTTP client and what it is built on, the socket and the JSON parser."""
+    import httpcore2  # noqa: PLC0415 - see translated
+    import httpx2  # noqa: PLC0415
 
     name = type(error).__name__
     address = PoolPaused(
@@ -189,7 +196,14 @@ def _transport_error(error: BaseException) -> PenstockError:
     )
     unreadable = CallFailed(f"the model API's reply cannot be read ({name})")
     late = ModelAway("the model API did not answer in time")
+    cut = ModelAway(f"the model API cannot be reached, or cut the connection ({name})")
     table: tuple[tuple[type[BaseException], PenstockError], ...] = (
+        (httpcore2.UnsupportedProtocol, address),
+        (httpcore2.LocalProtocolError, address),
+        (httpcore2.TimeoutException, late),
+        (httpcore2.NetworkError, cut),
+        (httpcore2.ProtocolError, cut),
+        (httpcore2.ProxyError, cut),
         (httpx2.UnsupportedProtocol, address),
         (httpx2.LocalProtocolError, address),
         (httpx2.InvalidURL, address),
@@ -198,7 +212,7 @@ def _transport_error(error: BaseException) -> PenstockError:
         (httpx2.DecodingError, unreadable),
         (httpx2.TimeoutException, late),
         (TimeoutError, late),
-        (httpx2.HTTPError, ModelAway(f"the model API cannot be reached, or cut the connection ({name})")),
+        (httpx2.HTTPError, cut),
         (OSError, ModelAway(f"the model API cannot be reached ({name})")),
         (json.JSONDecodeError, CallFailed("the model API's reply is not JSON")),
     )

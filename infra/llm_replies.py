@@ -140,24 +140,24 @@ def read_reply(body: bytes) -> Reply:
 
 
 class StreamReader:
-    """Server-sent events of a chat stream: bytes are fed in, deltas come out, and the end is checked.
+    """Server-sent events of a chat stream: bytes are fed in, texts come out, and the end is checked.
 
     WHATWG HTML §9.2.6, as far as chat streams use it: `data:` lines, joined until an empty line.
     """
 
-    __slots__ = ("_data", "_model", "_reason", "_rest", "_usage", "ended")
+    __slots__ = ("_data", "_reason", "_rest", "_usage", "ended", "model")
 
     def __init__(self) -> None:
         """Begin with an empty stream."""
         self._rest = b""
         self._data: list[bytes] = []
         self._reason: str | None = None
-        self._model: str | None = None
+        self.model: str | None = None
         self._usage: Any = None
         self.ended = False
 
-    def feed(self, chunk: bytes) -> Iterator[Delta]:
-        """Deltas with text that this piece of the stream completes.
+    def feed(self, chunk: bytes) -> Iterator[str]:
+        """Texts that this piece of the stream completes.
 
         Raises:
             CallFailed: an event is not JSON.
@@ -176,7 +176,7 @@ class StreamReader:
                     return
                 text = self._event(_object(event))
                 if text:
-                    yield Delta(text=text, model=self._model)
+                    yield text
 
     def finish(self) -> Delta:
         """The last delta.
@@ -188,7 +188,7 @@ class StreamReader:
         _check_reason(self._reason)
         return Delta(
             finish_reason=self._reason,
-            model=self._model,
+            model=self.model,
             tokens_in=_count(self._usage, "prompt_tokens"),
             tokens_out=_count(self._usage, "completion_tokens"),
         )
@@ -198,7 +198,7 @@ class StreamReader:
         if error:
             code = error.get("code") or error.get("type") if isinstance(error, dict) else None
             raise stream_error(str(code) if code else None)
-        self._model = str(event["model"]) if event.get("model") else self._model
+        self.model = str(event["model"]) if event.get("model") else self.model
         self._usage = event.get("usage") or self._usage
         if not event.get("choices"):
             return ""  # the last event holds the usage alone

@@ -207,8 +207,7 @@ class Retriever:
                 vector, tokens = await self._embed(tenant_id, question, model, dimensions)
             embedded = time.monotonic()
             arguments = (names, space_id, vector, question, mode, top_k, condition, around)
-            async with self.database.transaction(tenant_id, readonly=True) as connection:
-                rows = await connection.fetch(queries("retrieval").search, *arguments)
+            rows = await self.database.read(tenant_id, queries("retrieval").search, *arguments)
             if vector is not None:
                 self.recall.sample(tenant_id, names, space_id, vector)
             timings = {

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from infra.llm import ModelApi, ModelInfo, open_client, translated
+from infra.llm import open_client
+from infra.llm_errors import translated
+from infra.llm_models import ModelInfo, describe
 from infra.settings import Settings
 from infra.trainer_replies import (
     Checkpoint,
@@ -50,12 +52,11 @@ def is_certain(error: PenstockError) -> bool:
 class Trainer:
     """A server of training files and fine-tuning jobs."""
 
-    __slots__ = ("_client", "_models")
+    __slots__ = ("_client",)
 
     def __init__(self, client: AsyncOpenAI) -> None:
         """Speak through a client that somebody else opened, without retries."""
         self._client = client
-        self._models = ModelApi(client)
 
     @classmethod
     def open(cls, settings: Settings) -> AbstractAsyncContextManager[Self]:
@@ -266,7 +267,7 @@ class Trainer:
 
     async def model(self, name: str) -> ModelInfo | None:
         """Whether the trainer has a model, and when it ends it."""
-        return await self._models.model(name)
+        return await describe(self._client, name)
 
 
 async def _pages(page: Callable[[str | None], Awaitable[bytes]]) -> AsyncIterator[dict[str, Any]]:

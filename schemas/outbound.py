@@ -76,6 +76,9 @@ class QueryAnswered(Shape):
     model: str | None
     usage: dict[str, Any]
     timings_ms: dict[str, float]
+    structured: Any = None
+    passages: list[dict[str, Any]] = []
+    report: dict[str, Any] = {}
 
 
 class QueryFailed(Shape):

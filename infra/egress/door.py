@@ -162,7 +162,7 @@ class Egress:
             scheme=url.scheme, host=url.host.encode(), port=url.port, target=url.target.encode()
         )
         request = httpcore2.Request(method, target, headers=headers, content=content)
-        async with self._kept.take(url, timeout) as connection:
+        async with self._kept.take((url.scheme, url.host, url.port), timeout) as connection:
             response = await connection.handle_async_request(request)
             kept = kept_headers(response.headers)
             body, truncated = bytearray(), False

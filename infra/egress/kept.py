@@ -16,8 +16,6 @@ from typing import TypeAlias
 
 import httpcore2
 
-from infra.egress.url import CheckedUrl
-
 Origin: TypeAlias = tuple[str, str, int]
 """Scheme, host and port."""
 
@@ -44,9 +42,8 @@ class Kept:
     _swept: float = 0.0
 
     @asynccontextmanager
-    async def take(self, url: CheckedUrl, timeout: float) -> AsyncIterator[httpcore2.AsyncHTTP11Connection]:
+    async def take(self, origin: Origin, timeout: float) -> AsyncIterator[httpcore2.AsyncHTTP11Connection]:
         """A connection for one request; kept for the next one when the exchange is complete at the end of the block."""
-        origin = (url.scheme, url.host, url.port)
         connection = await self._kept(origin) or await self._dial(origin, timeout)
         try:
             yield connection

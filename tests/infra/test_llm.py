@@ -220,6 +220,63 @@ async def test_events_are_read_however_they_are_cut(size: int) -> None:
     assert deltas[-1] == Delta("", "stop", "m", 3, 2)
 
 
+EVENTS = (
+    b'data: {"model": "m", "choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}\n\n'
+    b"data: [DONE]\n\n"
+)
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("rest", [0.0, 0.01])
+async def test_calls_share_a_connection(rest: float) -> None:
+    """A stream that came to its end leaves its connection to the next call: no handshake before a first word."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.say(STREAM + b"%x\r\n%b\r\n" % (len(EVENTS), EVENTS))
+        await exchange.say(b"0\r\n\r\n")
+
+    async with (
+        raw_server(script) as server,
+        ModelApi.open(f"http://127.0.0.1:{server.port}/v1", "k") as models,
+    ):
+        for _ in range(3):
+            assert ["a", ""] == [one.text async for one in models.stream(MESSAGES, model="m", rest=rest)]
+        assert server.connections == 1
+
+
+async def test_a_server_that_never_closes_its_stream_is_not_waited_for() -> None:
+    """After the last event the answer is there, whatever the server still means to say."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.say(STREAM + b"%x\r\n%b\r\n" % (len(EVENTS), EVENTS))
+        await exchange.reader.read()
+
+    async with (
+        asyncio.timeout(10),
+        raw_server(script) as server,
+        ModelApi.open(f"http://127.0.0.1:{server.port}/v1", "k") as models,
+    ):
+        assert ["a", ""] == [one.text async for one in models.stream(MESSAGES, model="m")]
+
+
+async def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only a proxy leads out, calls go through it; loopback never does."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(200, b'{"data": [{"embedding": [0, 2]}]}', content_type="application/json")
+
+    async with raw_server(script) as server:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with ModelApi.open("http://model.invalid/v1", "secret") as models:
+            await models.embed(["a"], model="m", dimensions=2)
+    [head] = server.heads
+    assert head.startswith("POST http://model.invalid/v1/embeddings ")
+    assert "authorization: bearer secret" in head.lower()
+
+
 async def test_what_is_known_of_a_model(models: ModelApi, faults: Faults) -> None:
     """A model has its end announced, or does not exist."""
     await faults.shutdown_date("local-chat", "2031-02-03")

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 
+import httpcore2
 import httpx2
 import openai
 import pytest
@@ -89,12 +90,17 @@ VENDOR_CLASSES = sorted(
         httpx2.InvalidURL,
         httpx2.CookieConflict,
         *walk(httpx2.StreamError),
+        *walk(httpcore2.TimeoutException),
+        *walk(httpcore2.NetworkError),
+        *walk(httpcore2.ProtocolError),
+        httpcore2.ProxyError,
+        httpcore2.UnsupportedProtocol,
         json.JSONDecodeError,
         ConnectionResetError,
         TimeoutError,
         ValueError,
     },
-    key=lambda one: one.__name__,
+    key=lambda one: (one.__name__, one.__module__),
 )
 DECIDED: dict[str, Class] = {
     "APIConnectionError": ModelAway,

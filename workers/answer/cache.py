@@ -89,10 +89,9 @@ class AnswerCache:
             BadInput: none or too many are named.
         """
         wanted = named(names)
-        async with self._database.transaction(tenant_id, readonly=True) as connection:
-            rows = [
-                dict(row) for row in await connection.fetch(queries("answer").prepare, tenant_id, wanted, key)
-            ]
+        rows = [
+            dict(row) for row in await self._database.read(tenant_id, queries("answer").prepare, wanted, key)
+        ]
         # The same in every row.
         whole, query_id, result = b"", None, None
         for row in rows:

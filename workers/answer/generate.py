@@ -24,6 +24,8 @@ from workers.answer.sanitize import Sanitizer, addresses_in
 
 FLUSH = 0.03
 """Seconds between two writes to the stream; the first word is written at once."""
+REST = 0.015
+"""Seconds for which words that follow the first ones are gathered: they leave every `FLUSH` seconds anyway."""
 NOT_THE_MODEL = frozenset({"context_length_exceeded", "content_filter"})
 """Refusals that another model would repeat."""
 _log = structlog.get_logger("penstock.answer")
@@ -144,27 +146,29 @@ class Generator:
             max_tokens=call.max_tokens,
             temperature=call.temperature,
             response_format=call.response_format,
+            rest=REST,
         )
         async with aclosing(deltas):
             async for delta in deltas:
                 if delta.finish_reason is not None:
                     progress.waiting += sanitizer.finish()
-                    await self._flush(call, writer, progress, now=True)
+                    self._flush(call, writer, progress, last=True)
                     return delta
                 progress.parts.append(delta.text)
                 if progress.first_at is None:
                     progress.first_at = time.monotonic()
                 progress.waiting += sanitizer.feed(delta.text)
-                await self._flush(call, writer, progress, now=False)
+                self._flush(call, writer, progress)
         raise CallFailed("the model's reply ended without a finish reason")
 
     @staticmethod
-    async def _flush(call: Call, writer: AnswerWriter, progress: _Progress, *, now: bool) -> None:
+    def _flush(call: Call, writer: AnswerWriter, progress: _Progress, *, last: bool = False) -> None:
+        """Show what may be shown; the last words leave with the citations and the end, which are at hand in a moment."""
         moment = time.monotonic()
-        if call.streamed and progress.waiting and (now or moment - progress.flushed_at >= FLUSH):
+        if call.streamed and progress.waiting and (last or moment - progress.flushed_at >= FLUSH):
             progress.flushed_at = moment
             text, progress.waiting = progress.waiting, ""
-            await writer.write("token", {"text": text})
+            writer.write("token", {"text": text}, later=last)
 
     async def _give_up(self, reservation: Reservation, error: BaseException, progress: _Progress) -> None:
         """Book a call that brought no answer: what may have been paid for is waste."""

@@ -65,7 +65,8 @@ class Answerer:
         clock = Clock(work.accepted_at)
         writer = AnswerWriter(self._resources.redis, str(work.event_id))
         result = await self._within_deadline(work, query, writer, clock)
-        await writer.write("finished", {"status": result.status})
+        writer.write("finished", {"status": result.status})
+        await writer.flush()
         _log.info(
             "answer.finished",
             status=result.status,
@@ -92,8 +93,6 @@ class Answerer:
         left = None if work.expires_at is None else (work.expires_at - datetime.now(UTC)).total_seconds()
         if left is not None and left <= 0:
             return failed(EXPIRED)
-        if await writer.begin():
-            return failed(CANCELLED)
         limit = asyncio.timeout(left)
         with self._stops.over(str(work.event_id), limit) as watched:
             try:
@@ -105,24 +104,39 @@ class Answerer:
                 return failed(CANCELLED if watched.stopped else EXPIRED, timings_ms=clock.shown())
 
     async def _answer(self, work: Work, query: QueryReceived, writer: AnswerWriter, clock: Clock) -> Result:
+        stopped, looked_up = await asyncio.gather(
+            writer.begin(), self._look_up(work, query), return_exceptions=True
+        )
+        if isinstance(stopped, BaseException):
+            raise stopped
+        if stopped:
+            return failed(CANCELLED)
+        if isinstance(looked_up, BaseException):
+            raise looked_up
+        asked, key = looked_up
+        prepared = await self._cache.prepare(work.tenant_id, query.collections, key)
+        clock.lap("prepare")
+        async with self._cache.sit(work.tenant_id, prepared) as seat:
+            clock.lap("cache")
+            if seat.kept is not None:
+                result = _again(seat.kept, query, writer, clock)
+            else:
+                asked = replace(asked, collections=prepared.collections)
+                result = replace(await self._afresh(asked, writer, clock), keep_as=prepared.key)
+                seat.offered = keepable(work, result)
+        return replace(result, alias=asked.resolved.alias)
+
+    async def _look_up(self, work: Work, query: QueryReceived) -> tuple[Asked, bytes]:
+        """What a question means now, but for its collections, and what tells it from others."""
         tenant = work.tenant_id
         schema = None if query.response_schema is None else check_schema(query.response_schema)
         compile_filter(query.filter)
-        resolved = await self._aliases.resolve(tenant, query.model)
-        template = await self._templates.read(tenant, query.template)
+        resolved, template = await asyncio.gather(
+            self._aliases.resolve(tenant, query.model), self._templates.read(tenant, query.template)
+        )
         shown = "" if resolved.tuned else await self._shelves.stamp(tenant, resolved.alias)
-        key = question_key(query, template, resolved, shown)
-        prepared = await self._cache.prepare(tenant, query.collections, key)
-        clock.lap("prepare")
-        async with self._cache.sit(tenant, prepared) as seat:
-            clock.lap("cache")
-            if seat.kept is not None:
-                result = await _again(seat.kept, query, writer, clock)
-            else:
-                asked = Asked(work, query, resolved, template, prepared.collections, schema)
-                result = replace(await self._afresh(asked, writer, clock), keep_as=prepared.key)
-                seat.offered = keepable(work, result)
-        return replace(result, alias=resolved.alias)
+        asked = Asked(work, query, resolved, template, (), schema)
+        return asked, question_key(query, template, resolved, shown)
 
     async def _afresh(self, asked: Asked, writer: AnswerWriter, clock: Clock) -> Result:
         """Search, weigh the evidence, and have it answered."""
@@ -157,12 +171,13 @@ class Answerer:
         )
 
 
-async def _again(kept: Kept, query: QueryReceived, writer: AnswerWriter, clock: Clock) -> Result:
+def _again(kept: Kept, query: QueryReceived, writer: AnswerWriter, clock: Clock) -> Result:
     """The answer that the same question got before."""
-    await writer.write("retrieved", {"passages": kept["passages"]})
+    writer.write("retrieved", {"passages": kept["passages"]}, later=True)
     if query.stream and query.response_schema is None:
-        await writer.write("token", {"text": kept["answer"]})
-    await writer.write_all([("citation", citation) for citation in kept["citations"]])
+        writer.write("token", {"text": kept["answer"]}, later=True)
+    for citation in kept["citations"]:
+        writer.write("citation", citation, later=True)
     return Result(
         AnswerState.ANSWERED,
         answer=kept["answer"],

@@ -78,6 +78,7 @@ def _announcement(work: Work, query: QueryReceived, result: Result) -> Publicati
         "answer": result.answer,
         "structured": result.structured,
         "citations": list(result.citations),
+        "passages": list(result.passages),
         "model": result.model,
         "usage": dict(result.usage),
         "timings_ms": dict(result.timings_ms),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,8 @@ from workers.answer.structured import response_format
 from workers.handling import Resources
 
 _log = structlog.get_logger("penstock.answer")
+SHOWN_AFTER = 0.05
+"""Seconds after which a row says that its answer is being written."""
 _REPAIR = (
     "Your reply does not satisfy the schema ({fault}). Reply again, with JSON that does and nothing else."
 )
@@ -91,13 +94,10 @@ class Author:
         Raises:
             PenstockError: no answer could be made now.
         """
-        # The row that shows the state is written while the model is already thinking.
-        shown = asyncio.create_task(self._show_streaming(task))
-        try:
+        async with self._showing(task):
             written = await self._write(task, writer, clock)
-        finally:
-            await shown
-        await writer.write_all([("citation", one.as_dict()) for one in written.finished.verified.citations])
+        for one in written.finished.verified.citations:
+            writer.write("citation", one.as_dict(), later=True)
         clock.lap("verify")
         return self._result(task, written, clock)
 
@@ -126,7 +126,7 @@ class Author:
         narrow, wide = merge(task.evidence)
         prompt = build_prompt(body, task.question, narrow, examples, wide=wide)
         clock.lap("prompt")
-        await writer.write("retrieved", {"passages": refer(prompt.passages)})
+        writer.write("retrieved", {"passages": refer(prompt.passages)})
         call = Call(
             task.asked.work.tenant_id,
             task.asked.resolved,
@@ -174,6 +174,21 @@ class Author:
             tokens_out=again.tokens_out + written.generated.tokens_out,
         )
         return _Written(prompt, both, finished, repaired=True)
+
+    @asynccontextmanager
+    async def _showing(self, task: Task) -> AsyncIterator[None]:
+        """Let the row say that a model is writing, where that takes longer than a moment."""
+        begun: list[asyncio.Task[None]] = []
+        due = asyncio.get_running_loop().call_later(
+            SHOWN_AFTER, lambda: begun.append(asyncio.create_task(self._show_streaming(task)))
+        )
+        try:
+            yield
+        finally:
+            due.cancel()
+            # A row that is on its way must not arrive after the one that says how it ended.
+            if begun:
+                await asyncio.wait(begun)
 
     async def _show_streaming(self, task: Task) -> None:
         """Let the row say that a model is writing; when that fails, the answer goes on."""

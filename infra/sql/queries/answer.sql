@@ -70,20 +70,8 @@ ORDER BY e.recorded_at DESC LIMIT $3
 
 -- name: prepare
 -- What a search must know of collections, the question's key in the cache, which their generations complete, and what
--- the same question was answered with, if that was less than a day ago.
-WITH wanted AS (
-  SELECT c.name, c.space_id, c.generation, c.settings, s.model, s.dimensions
-  FROM collections c JOIN embedding_spaces s ON s.space_id = c.space_id
-  WHERE c.tenant_id = $1 AND c.name = ANY ($2::text[])
-), key AS (
-  SELECT sha256($3::bytea || convert_to(
-    string_agg(jsonb_build_array(name, space_id, generation, settings)::text, ',' ORDER BY name), 'UTF8')) AS sha256
-  FROM wanted
-)
-SELECT w.*, k.sha256, a.query_id, a.result
-FROM wanted w CROSS JOIN key k
-LEFT JOIN answer_cache a
-  ON a.tenant_id = $1 AND a.key_sha256 = k.sha256 AND a.made_at > now() - interval '1 day'
+-- the same question was answered with, if that was less than a day ago. Says itself for whom it acts.
+SELECT * FROM prepare_for($1, $2::text[], $3::bytea)
 
 -- name: cache
 -- Keeps an answer for whoever asks the same again.

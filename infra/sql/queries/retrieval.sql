@@ -5,8 +5,8 @@ FROM collections c JOIN embedding_spaces s ON s.space_id = c.space_id
 WHERE c.tenant_id = $1 AND c.name = ANY ($2::text[])
 
 -- name: search
--- Passages for a question within one embedding space; the tenant is the transaction's.
-SELECT * FROM search_passages($1::text[], $2, $3::halfvec, $4, $5, $6, $7::text::jsonpath, $8)
+-- Passages for a question within one embedding space. Says itself for whom it acts.
+SELECT * FROM search_for($1, $2::text[], $3, $4::halfvec, $5, $6, $7, $8::text::jsonpath, $9)
 
 -- name: recall
 -- Compares a search through the vector index with an exact one, and keeps the result as a sample.
