@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -30,11 +30,10 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.answer_corpus import gather
+from benchmarks.answer_place import ROOT, SLOTS, Place, Spent, model_api, worker
 from benchmarks.answer_search import askable, measure_quality, measure_recall
 from benchmarks.answer_shelf import (
     COLLECTION,
-    DIMENSIONS,
-    MODEL,
     TENANT,
     Shelf,
     embed,
@@ -47,78 +46,15 @@ from benchmarks.bars import Bar, arguments, report
 from infra.answer_stream import stream_key
 from infra.bus import Bus, open_redis
 from infra.database import Database
-from infra.local.environment import child_environment
-from infra.local.processes import LOOPBACK
-from infra.local.servers import Servers
 from infra.local.stack import LocalStack
 from infra.migrate import migrate
 from schemas.envelope import parse_event
 
-ROOT = Path(__file__).resolve().parents[1]
 CHUNKS = 100_000
-RATE = 50
-"""Questions per second for the latency."""
-SLOTS = 64
-"""Questions at once, for a worker process and for the bare client alike."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where everything runs."""
-
-    servers: Servers
-    model_port: int
-
-    @property
-    def model_url(self) -> str:
-        """The model API."""
-        return f"http://{LOOPBACK}:{self.model_port}/v1"
-
-
-@contextmanager
-def model_api() -> Iterator[int]:
-    """A model API in a process of its own; its port."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "answer_model.py")]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield int(process.stdout.readline())
-    finally:
-        process.stdin.close()
-        process.wait()
-
-
-@contextmanager
-def worker(place: Place, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """One worker process of the answer pool, as anybody would start it."""
-    settings = {
-        "OPENAI_BASE_URL": place.model_url,
-        "OPENAI_API_KEY": "k",
-        "PENSTOCK_CHAT_MODEL": "local-chat",
-        "PENSTOCK_EMBED_MODEL": MODEL,
-        "PENSTOCK_EMBED_DIMENSIONS": str(DIMENSIONS),
-        "PENSTOCK_OPS_PORT": "0",
-        "PENSTOCK_HOME": tempfile.gettempdir(),
-    }
-    command = [sys.executable, "-m", "cli.main", "worker", "answer", "--concurrency", str(SLOTS), *options]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=child_environment(place.servers, extra=settings),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
+RATES = (1, 10, 25, 50)
+"""Questions per second at which latency is taken; the bar is that of the last."""
+WARM = 40
+"""Questions that are asked before anything is measured."""
 
 
 @dataclass(slots=True)
@@ -140,7 +76,7 @@ class Desk:
         accepted = await self.bus.publish(TENANT, events)
         return [one.event_id for one in accepted if one.event_id is not None]
 
-    async def first_token(self, client: Any, question: str) -> float:
+    async def first_token(self, client: Any, question: str) -> tuple[UUID, float]:
         """Milliseconds from publishing a question until its first token can be read from its Redis stream."""
         began = time.perf_counter()
         [query_id] = await self.publish([question])
@@ -149,7 +85,7 @@ class Desk:
             while True:
                 for _, entries in await client.xread({key: seen}, block=1000) or []:
                     if any(fields[b"event"] == b"token" for _, fields in entries):
-                        return (time.perf_counter() - began) * 1000
+                        return query_id, (time.perf_counter() - began) * 1000
                     seen = entries[-1][0]
 
     async def ended(self, ids: Sequence[UUID]) -> list[float]:
@@ -178,39 +114,52 @@ async def desk(place: Place) -> AsyncIterator[tuple[Desk, Any]]:
 
 
 async def measure_latency(place: Place, questions: Sequence[str], seconds: int) -> list[Bar]:
-    """Publish questions at a steady rate and time their first tokens."""
+    """Publish questions at rising rates and time their first tokens; where it saturates can be seen."""
+    cuts: list[float] = []
+    rest = iter(questions)
     async with desk(place) as (asking, client), httpx2.AsyncClient(trust_env=False) as http:
-        with worker(place):
-            for question in questions[:40]:
-                await asking.first_token(client, question)
-            await http.get(f"{place.model_url}/times")
-            chosen = questions[40 : 40 + seconds * RATE]
-            began = time.perf_counter()
-            running: list[asyncio.Task[float]] = []
-            for n, question in enumerate(chosen):
-                await asyncio.sleep(max(0.0, began + n / RATE - time.perf_counter()))
-                running.append(asyncio.create_task(asking.first_token(client, question)))
-            waits = await asyncio.gather(*running)
-            times = (await http.get(f"{place.model_url}/times")).json()
-        await _stages(asking.owner)
-    own = [wait - times.get(question, 0.0) * 1000 for wait, question in zip(waits, chosen, strict=True)]
-    cuts = statistics.quantiles(own, n=100)
-    print(
-        f"first token, less the model's {statistics.fmean(times.values()) * 1000:.2f} ms: p50 {cuts[49]:.1f} p90 {cuts[89]:.1f} p99 {cuts[98]:.1f} ms"
-    )
+        with worker(place) as process:
+            # All at once, so that every connection has been used.
+            await asyncio.gather(*(asking.first_token(client, one) for one in islice(rest, WARM)))
+            for rate in RATES:
+                await http.get(f"{place.model_url}/times")
+                chosen = list(islice(rest, max(20, seconds * rate)))
+                with Spent(place.servers, process.pid) as spent:
+                    asked = await _at_rate(asking, client, chosen, rate)
+                    await asking.ended([query_id for query_id, _ in asked])
+                times = (await http.get(f"{place.model_url}/times")).json()
+                own = [ms - times.get(one, 0.0) * 1000 for (_, ms), one in zip(asked, chosen, strict=True)]
+                cuts = statistics.quantiles(own, n=100)
+                print(
+                    f"{rate}/s: first token, less the model's {statistics.fmean(times.values()) * 1000:.2f} ms:"
+                    f" p50 {cuts[49]:.1f} p90 {cuts[89]:.1f} p99 {cuts[98]:.1f} ms; CPU per question: {spent.shown(len(chosen))}"
+                )
+                await _stages(asking.owner, [query_id for query_id, _ in asked])
     return [
         Bar("publish to first token, less the model's time, p50 ms", cuts[49], 15, below=True),
         Bar("publish to first token, less the model's time, p99 ms", cuts[98], 60, below=True),
     ]
 
 
-async def _stages(owner: asyncpg.Connection[Any]) -> None:
-    """Print how long each stage of a question took."""
+async def _at_rate(
+    asking: Desk, client: Any, questions: Sequence[str], rate: int
+) -> list[tuple[UUID, float]]:
+    began = time.perf_counter()
+    running: list[asyncio.Task[tuple[UUID, float]]] = []
+    for n, question in enumerate(questions):
+        await asyncio.sleep(max(0.0, began + n / rate - time.perf_counter()))
+        running.append(asyncio.create_task(asking.first_token(client, question)))
+    return await asyncio.gather(*running)
+
+
+async def _stages(owner: asyncpg.Connection[Any], ids: Sequence[UUID]) -> None:
+    """Print how long each stage of these questions took."""
     rows = await owner.fetch(
         "SELECT key, percentile_cont(0.5) WITHIN GROUP (ORDER BY value::float8) AS half"
-        " FROM answers, jsonb_each_text(timings_ms) GROUP BY key"
+        " FROM answers, jsonb_each_text(timings_ms) WHERE query_id = ANY ($1::uuid[]) GROUP BY key",
+        list(ids),
     )
-    print("median ms per stage:", ", ".join(f"{row['key']} {row['half']:.1f}" for row in rows), flush=True)
+    print("  median ms per stage:", ", ".join(f"{row['key']} {row['half']:.1f}" for row in rows), flush=True)
 
 
 async def measure_rate(place: Place, questions: Sequence[str], rounds: int) -> Bar:
@@ -280,7 +229,7 @@ async def _bars(place: Place, shelf: Shelf, *, quick: bool, only: str | None) ->
     items = [item for item in shelf.corpus.items if item.document in kept]
     asked = askable(shelf, items)
     seconds, rounds, size = (8, 3, 250) if quick else (20, 5, 500)
-    spent = 40 + seconds * RATE
+    spent = WARM + sum(max(20, seconds * rate) for rate in RATES)
     bars: list[Bar] = []
     if only in {None, "search"}:
         async with Database.open(place.servers.database_url, role="penstock_worker", size=2) as database:

@@ -231,7 +231,9 @@ class ModelApi:
                             break
             except Unavailable as error:
                 raise CallFailed(f"the stream was cut: {error.message}") from None
-            yield reader.finish()
+            last = reader.finish()
+        # Outside, because whoever has the last delta stops listening: the connection stays for the next call.
+        yield last
 
     async def model(self, name: str) -> ModelInfo | None:
         """What the provider says of a model; see `describe`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from schemas.values import Shape
 
 
@@ -77,8 +79,8 @@ class QueryAnswered(Shape):
     usage: dict[str, Any]
     timings_ms: dict[str, float]
     structured: Any = None
-    passages: list[dict[str, Any]] = []
-    report: dict[str, Any] = {}
+    passages: list[dict[str, Any]] = Field(default_factory=list)
+    report: dict[str, Any] = Field(default_factory=dict)
 
 
 class QueryFailed(Shape):

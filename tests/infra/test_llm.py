@@ -240,7 +240,9 @@ async def test_calls_share_a_connection(rest: float) -> None:
         ModelApi.open(f"http://127.0.0.1:{server.port}/v1", "k") as models,
     ):
         for _ in range(3):
-            assert ["a", ""] == [one.text async for one in models.stream(MESSAGES, model="m", rest=rest)]
+            async with aclosing(models.stream(MESSAGES, model="m", rest=rest)) as stream:
+                assert (await anext(stream)).text == "a"
+                assert (await anext(stream)).finish_reason == "stop"
         assert server.connections == 1
 
 

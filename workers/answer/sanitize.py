@@ -43,8 +43,16 @@ Allowed = Callable[[str], bool]
 def addresses_in(texts: Iterable[str]) -> frozenset[str]:
     """The addresses that stand in some texts."""
     return frozenset(
-        found.rstrip(_TRAILING) for text in texts for found in re.findall(_ADDRESS, text, re.IGNORECASE)
+        found.rstrip(_TRAILING)
+        for text in texts
+        if _may_hold_one(text.lower())
+        for found in re.findall(_ADDRESS, text, re.IGNORECASE)
     )
+
+
+def _may_hold_one(folded: str) -> bool:
+    """Looked for plainly first: most texts hold no address, and the pattern tries each letter."""
+    return any(scheme in folded for scheme in _SCHEMES)
 
 
 class Sanitizer:

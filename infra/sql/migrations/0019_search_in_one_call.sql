@@ -88,6 +88,33 @@ BEGIN
 END
 $$;
 
+-- The five rarest words of a question find what six found; see 0003.
+CREATE OR REPLACE FUNCTION search_terms(configs regconfig[], question text) RETURNS search_term[]
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+  WITH known AS MATERIALIZED (
+    SELECT s.most_common_elems::text::text[] AS elems, s.most_common_elem_freqs AS freqs
+    FROM pg_stats s
+    WHERE s.schemaname = 'public' AND s.tablename = 'chunks' AND s.attname = 'words'
+  ), words AS (
+    SELECT c.config, w.lexeme,
+           ('''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query
+    FROM unnest(configs) c (config), unnest(to_tsvector(c.config, question)) w
+  ), rated AS (
+    -- Behind the frequencies of the elements stand their minimum and maximum.
+    SELECT w.config, w.lexeme, w.query,
+           coalesce(k.freqs[array_position(k.elems, w.lexeme)], k.freqs[cardinality(k.elems) + 1] / 2, 0.001)::float8
+             AS frequency
+    FROM words w LEFT JOIN known k ON true
+  ), numbered AS (
+    SELECT r.*, row_number() OVER (PARTITION BY r.config ORDER BY r.frequency, r.lexeme) AS place FROM rated r
+  )
+  SELECT array_agg(ROW(n.config, n.query, n.frequency, ln(1 + 1 / greatest(n.frequency, 1e-6)))::search_term
+                   ORDER BY n.config, n.place)
+  FROM numbered n WHERE n.place <= 5
+$$;
+
 -- The chunks that share the rarest words with a question, best first; see 0003 and 0015. `large`: the scope is a good part
 -- of the table, or a filter passes many.
 DROP FUNCTION search_words(text, bigint[], search_term[], jsonpath, boolean, float8, float8, int);
@@ -130,8 +157,7 @@ BEGIN
             + coalesce((rare[2]).weight * (f.words @@ (rare[2]).query)::int, 0)
             + coalesce((rare[3]).weight * (f.words @@ (rare[3]).query)::int, 0)
             + coalesce((rare[4]).weight * (f.words @@ (rare[4]).query)::int, 0)
-            + coalesce((rare[5]).weight * (f.words @@ (rare[5]).query)::int, 0)
-            + coalesce((rare[6]).weight * (f.words @@ (rare[6]).query)::int, 0) AS got
+            + coalesce((rare[5]).weight * (f.words @@ (rare[5]).query)::int, 0) AS got
           FROM found f ORDER BY got DESC, f.chunk_id
         ), best AS MATERIALIZED (
           -- A filter is asked in the order of worth and no longer than it takes to fill the pool.
@@ -160,7 +186,6 @@ BEGIN
       '    + coalesce($11 * (f.words @@ $12)::int, 0) '
       '    + coalesce($13 * (f.words @@ $14)::int, 0) '
       '    + coalesce($15 * (f.words @@ $16)::int, 0) '
-      '    + coalesce($17 * (f.words @@ $18)::int, 0) '
       '    AS got FROM found f ORDER BY got DESC, f.chunk_id), '
       'best AS MATERIALIZED (SELECT r.chunk_id, r.words, r.got FROM rated r LIMIT $5) '
       'SELECT b.chunk_id, b.got * (1 + ts_rank_cd(b.words, $6, 33)) FROM best b ORDER BY 2 DESC, 1'
@@ -169,8 +194,7 @@ BEGIN
         (rare[2]).weight, (rare[2]).query,
         (rare[3]).weight, (rare[3]).query,
         (rare[4]).weight, (rare[4]).query,
-        (rare[5]).weight, (rare[5]).query,
-        (rare[6]).weight, (rare[6]).query;
+        (rare[5]).weight, (rare[5]).query;
   END LOOP;
 END
 $$;
@@ -229,7 +253,7 @@ BEGIN
     SELECT w.chunk_id, row_number() OVER (ORDER BY w.worth DESC, w.chunk_id) AS place
     FROM search_words(tenant, within, terms, filter, CASE WHEN filter IS NULL THEN scope >= cap ELSE scope >= 2000 END,
       CASE WHEN scope < 2000 OR (filter IS NULL AND scope < cap) THEN scope ELSE everything END,
-      200 * CASE WHEN filter IS NULL OR scope < 2000 THEN 1 ELSE least(3, 1 / share) END, pool) w
+      120 * CASE WHEN filter IS NULL OR scope < 2000 THEN 1 ELSE least(3, 1 / share) END, pool) w
     WHERE mode <> 'vector'
   ), fused AS (
     SELECT coalesce(n.chunk_id, w.chunk_id) AS chunk_id, n.similarity,
