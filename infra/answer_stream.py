@@ -26,7 +26,7 @@ from infra.queue_keys import PREFIX
 TTL = 3600
 """Seconds for which streamed tokens are kept."""
 PATIENCE = 2.0
-"""Seconds that a worker waits for Redis at the end of an attempt."""
+"""Seconds that a worker waits for Redis at the beginning and at the end of an attempt."""
 PROBES = (0.5, 1.0, 2.0, 5.0)
 """Seconds without news after which the database is asked; the last one repeats."""
 COMMIT_WAITS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -87,12 +87,12 @@ class AnswerWriter:
         self._waiting.clear()
         self._written = 0
         try:
-            async with self._client.pipeline(transaction=True) as pipe:
+            async with asyncio.timeout(PATIENCE), self._client.pipeline(transaction=True) as pipe:
                 pipe.incr(pointer_key(self._query_id))
                 pipe.expire(pointer_key(self._query_id), TTL)
                 pipe.exists(cancel_key(self._query_id))
                 attempt, _, asked = await pipe.execute()
-        except RedisError as error:
+        except (RedisError, TimeoutError) as error:
             self._gone(type(error).__name__)
             return False
         self._attempt = int(attempt)

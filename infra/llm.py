@@ -18,7 +18,7 @@ from infra.governor_rules import Priority
 from infra.llm_errors import api_error, status_error, translated
 from infra.llm_models import ModelInfo, describe
 from infra.llm_replies import Delta, Embedded, Reply, StreamReader, read_embeddings, read_reply
-from infra.llm_wire import LOOPBACK, Wire
+from infra.llm_wire import CONNECT_TIMEOUT, LOOPBACK, Wire
 from schemas.errors import CallFailed, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 OPENAI_URL = "https://api.openai.com/v1"
-CONNECT_TIMEOUT = 5.0
 
 Messages = Sequence[Mapping[str, Any]]
 

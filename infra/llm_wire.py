@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from infra.egress.stream import Line
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+CONNECT_TIMEOUT = 5.0
 KEPT = 64
 """Connections that wait for their next call, at most."""
 KEPT_SECONDS = 30.0
@@ -67,6 +68,7 @@ class Heard:
 
     async def drain(self) -> None:
         """Read what follows the end of the message, so that the connection is fit for the next one; wait for it shortly."""
+        self.rest(0.0)
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN):
                 async for _ in self.body:
@@ -138,7 +140,7 @@ class Wire:
             headers=[*self._raw, (b"Content-Length", str(len(content)).encode())],
             content=content,
         )
-        async with self._kept.take(self._origin, self._timeout) as connection:
+        async with self._kept.take(self._origin, min(self._timeout, CONNECT_TIMEOUT)) as connection:
             async with asyncio.timeout(self._timeout):
                 response = await connection.handle_async_request(request)
             headers = {

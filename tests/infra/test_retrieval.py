@@ -9,7 +9,7 @@ from infra.filters import OPERATORS
 from infra.llm import ModelApi
 from infra.local.model.faults_client import Faults
 from infra.retrieval import Retriever, search
-from schemas.errors import BadInput, ModelAway, NotFound
+from schemas.errors import BadInput, ModelAway, NotFound, Permanent
 from tests.conftest import NewTenant
 from tests.infra.library import Library
 from workers.handling import Resources
@@ -155,6 +155,19 @@ async def test_the_search_function_needs_exactly_one_tenant(
             )
         found.append(len(rows))
     assert [3, 0, 0] == found
+
+
+async def test_a_search_in_one_statement_leaves_no_tenant_behind(
+    library: Library, worker_database: Database
+) -> None:
+    """It acts for the tenant that it names until it ends; the connection's next user sees nothing of that tenant."""
+    rows = await worker_database.read(library.tenant, "SELECT name FROM prepare_for($1, ARRAY['docs'], 'k')")
+    assert ["docs"] == [row["name"] for row in rows]
+    async with worker_database.connection() as connection:
+        assert "" == (await connection.fetchval("SELECT current_setting('app.tenants', true)") or "")
+        assert 0 == await connection.fetchval("SELECT count(*) FROM collections")
+    with pytest.raises(Permanent):
+        await worker_database.read("a,b", "SELECT name FROM prepare_for($1, ARRAY['docs'], 'k')")
 
 
 @pytest.mark.parametrize(

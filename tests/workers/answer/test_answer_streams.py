@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 import redis.asyncio
 
+from infra import answer_stream
 from infra.answer_stream import StreamEvent, follow, pointer_key, stream_key, wait_for_answer
 from infra.answers import cancel_answer, finished_answer
 from infra.local.model.faults_client import Faults
@@ -127,6 +128,23 @@ async def test_an_answer_needs_no_redis(desk: Desk) -> None:
         answer = await Desk(drive, desk.tenant).ask(WARRANTY, stream=True)
     await away.aclose()
     assert "answered" == answer["status"]
+
+
+async def test_a_redis_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the beginning of an attempt nor its end waits for longer than a moment; what was to be written is dropped."""
+    monkeypatch.setattr(answer_stream, "PATIENCE", 0.05)
+    held: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
+    client = redis.asyncio.Redis(port=silent.sockets[0].getsockname()[1])
+    async with asyncio.timeout(10):
+        writer = answer_stream.AnswerWriter(client, "q")
+        assert not await writer.begin()
+        writer.write("finished", {})
+        await writer.flush()
+    await client.aclose()
+    for one in held:
+        one.close()
+    silent.close()
 
 
 async def test_no_token_is_written_that_nobody_asked_for(
