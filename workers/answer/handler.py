@@ -25,7 +25,7 @@ from schemas.inbound import QueryReceived
 from schemas.registry import read_data
 from schemas.states import AnswerState
 from schemas.work import Publication, Work
-from workers.answer.cache import AnswerCache, Kept, keepable, question_key
+from workers.answer.cache import AnswerCache, Kept, Prepared, keepable, question_key
 from workers.answer.clock import Clock
 from workers.answer.condense import condense
 from workers.answer.examples import ExampleShelves
@@ -113,21 +113,19 @@ class Answerer:
             return failed(CANCELLED)
         if isinstance(looked_up, BaseException):
             raise looked_up
-        asked, key = looked_up
-        prepared = await self._cache.prepare(work.tenant_id, query.collections, key)
+        asked, prepared = looked_up
         clock.lap("prepare")
         async with self._cache.sit(work.tenant_id, prepared) as seat:
             clock.lap("cache")
             if seat.kept is not None:
                 result = _again(seat.kept, query, writer, clock)
             else:
-                asked = replace(asked, collections=prepared.collections)
                 result = replace(await self._afresh(asked, writer, clock), keep_as=prepared.key)
                 seat.offered = keepable(work, result)
         return replace(result, alias=asked.resolved.alias)
 
-    async def _look_up(self, work: Work, query: QueryReceived) -> tuple[Asked, bytes]:
-        """What a question means now, but for its collections, and what tells it from others."""
+    async def _look_up(self, work: Work, query: QueryReceived) -> tuple[Asked, Prepared]:
+        """What a question means now, and whether it was answered before."""
         tenant = work.tenant_id
         schema = None if query.response_schema is None else check_schema(query.response_schema)
         compile_filter(query.filter)
@@ -135,8 +133,9 @@ class Answerer:
             self._aliases.resolve(tenant, query.model), self._templates.read(tenant, query.template)
         )
         shown = "" if resolved.tuned else await self._shelves.stamp(tenant, resolved.alias)
-        asked = Asked(work, query, resolved, template, (), schema)
-        return asked, question_key(query, template, resolved, shown)
+        key = question_key(query, template, resolved, shown)
+        prepared = await self._cache.prepare(tenant, query.collections, key)
+        return Asked(work, query, resolved, template, prepared.collections, schema), prepared
 
     async def _afresh(self, asked: Asked, writer: AnswerWriter, clock: Clock) -> Result:
         """Search, weigh the evidence, and have it answered."""
