@@ -2,6 +2,20 @@
 -- functions say for whom they act, as the transaction's first statement does elsewhere. They run as their caller, so
 -- they may no more than the caller may.
 
+-- Says for whom a transaction acts that has not said so yet; one that acts for somebody else stays with it.
+CREATE FUNCTION act_as(tenant text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+  IF coalesce(pg_catalog.current_setting('app.tenants', true), '') NOT IN ('', tenant) THEN
+    RAISE insufficient_privilege USING MESSAGE = 'the transaction acts for another tenant';
+  END IF;
+  PERFORM pg_catalog.set_config('app.tenants', tenant, true);
+END
+$$;
+REVOKE ALL ON FUNCTION act_as(text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION act_as(text) TO penstock_gateway, penstock_worker;
+
 CREATE FUNCTION prepare_for(tenant text, wanted text[], question_sha256 bytea)
 RETURNS TABLE (
   name text, space_id int, generation bigint, settings jsonb, model text, dimensions int, sha256 bytea, query_id uuid,
@@ -10,7 +24,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql
 AS $$
 BEGIN
-  PERFORM pg_catalog.set_config('app.tenants', tenant, true);
+  PERFORM public.act_as(tenant);
   RETURN QUERY
     WITH named AS (
       SELECT c.name, c.space_id, c.generation, c.settings, s.model, s.dimensions
@@ -42,7 +56,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql
 AS $$
 BEGIN
-  PERFORM pg_catalog.set_config('app.tenants', tenant, true);
+  PERFORM public.act_as(tenant);
   RETURN QUERY SELECT * FROM public.search_passages(
     wanted, space, question_vector, question, mode, top_k, filter, around);
 END
