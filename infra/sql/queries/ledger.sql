@@ -24,8 +24,9 @@ FROM unnest($1::text[], $2::text[], $3::text[]) AS i (tenant_id, source, id)
 JOIN event_keys k USING (tenant_id, source, id)
 
 -- name: claim
--- Marks events as running and returns what their handlers need.
-SELECT * FROM ledger_claim($1::uuid[], $2::bigint[])
+-- Marks events as running and returns what their handlers need. The mark is not waited for until it is on disk: a server
+-- that crashes forgets it, and then the token that a worker holds writes nothing any more.
+SELECT c.* FROM ledger_claim($1::uuid[], $2::bigint[]) c, set_config('synchronous_commit', 'off', true)
 
 -- name: known
 -- Which of these ids the ledger has at all.
