@@ -8,12 +8,13 @@ go around both. Where a proxy leads out, httpx2 carries the same bytes through i
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -122,7 +123,10 @@ class Wire:
             PenstockError: the status is not a good one, see `infra.llm_errors.status_error`.
             TimeoutError, httpcore2.NetworkError, httpx2.TransportError …: as `infra.llm_errors` knows them.
         """
-        content = orjson.dumps(body)
+        try:
+            content = orjson.dumps(body)
+        except orjson.JSONEncodeError:  # half a surrogate pair, which JSON can escape
+            content = json.dumps(body).encode()
         return self._direct(path, content) if self._http is None else self._proxied(self._http, path, content)
 
     @asynccontextmanager
@@ -147,7 +151,7 @@ class Wire:
                 name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
             }
             assert isinstance(response.stream, AsyncIterable)
-            async with aclosing(self._timed(aiter(response.stream))) as body:
+            async with aclosing(self._timed(response.stream)) as body:
                 await _check(response.status, headers, body)
                 line = response.extensions["network_stream"]
                 try:
@@ -167,14 +171,15 @@ class Wire:
         finally:
             await response.aclose()
 
-    async def _timed(self, parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def _timed(self, parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
         """The pieces of a body, none of which is waited for longer than the timeout."""
-        while True:
-            async with asyncio.timeout(self._timeout):
-                part = await anext(parts, None)
-            if part is None:
-                return
-            yield part
+        async with aclosing(cast("AsyncGenerator[bytes, None]", aiter(parts))) as coming:
+            while True:
+                async with asyncio.timeout(self._timeout):
+                    part = await anext(coming, None)
+                if part is None:
+                    return
+                yield part
 
 
 def _address(url: str) -> tuple[tuple[str, str, int], bytes, bytes]:
