@@ -66,15 +66,17 @@ async def test_a_follower_hears_an_answer_while_it_is_written(desk: Desk, faults
 
 
 async def test_the_row_says_that_a_model_is_writing(desk: Desk, faults: Faults) -> None:
-    """While tokens come, the answer is `streaming`; before a worker takes it up, `pending`."""
-    await faults.latency("chat", per_token=0.05)
+    """A moment after the first token the answer is `streaming`; before a worker takes it up, `pending`."""
+    await faults.latency("chat", per_token=0.1)
     query_id = await desk.publish(WARRANTY, stream=True)
     assert "pending" == (await desk.read(query_id))["status"]
     running = asyncio.create_task(desk.drive.settle(desk.tenant))
     async for event in watch(desk, query_id):
         if event.event == "token":
             break
-    assert "streaming" == (await desk.read(query_id))["status"]
+    while "pending" == (status := (await desk.read(query_id))["status"]):
+        await asyncio.sleep(0.01)
+    assert "streaming" == status
     await running
     assert "answered" == (await desk.read(query_id))["status"]
 
