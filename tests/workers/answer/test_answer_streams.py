@@ -74,7 +74,7 @@ async def test_the_row_says_that_a_model_is_writing(desk: Desk, faults: Faults) 
     async for event in watch(desk, query_id):
         if event.event == "token":
             break
-    while "pending" == (status := (await desk.read(query_id))["status"]):
+    while "pending" == (status := (await desk.read(query_id))["status"]):  # noqa: ASYNC110 - a worker writes it
         await asyncio.sleep(0.01)
     assert "streaming" == status
     await running
