@@ -15,7 +15,8 @@ from schemas.errors import BadInput
 
 app = typer.Typer(no_args_is_help=True, help="Webhooks: where results are sent. Needs the admin key.")
 COLUMNS = ("id", "url", "types", "status", "status_reason", "description")
-DELIVERIES = ("id", "type", "status", "attempts", "created_at", "delivered_at", "error")
+DELIVERIES = ("id", "type", "status", "attempts", "status_code", "elapsed_ms", "created_at", "error")
+ATTEMPTS = ("id", "type", "attempt", "at", "status_code", "elapsed_ms", "error", "response_head")
 Id = Annotated[str, typer.Argument(help="The endpoint's id, as `penstock webhooks list` shows it.")]
 
 
@@ -174,17 +175,29 @@ def send_test(
 def deliveries(
     webhook: Id,
     status: Annotated[str | None, typer.Option(help="pending, retrying, delivered or dead.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many messages.")] = 50,
+    attempts: Annotated[
+        bool,
+        typer.Option("--attempts", help="A line for each attempt: status, time, error, head of the reply."),
+    ] = False,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """List the messages to an endpoint, newest first."""
+    """List the messages to an endpoint, newest first, with how the last attempt went."""
     with open_api(admin=True) as api:
         path = f"/v1/webhooks/{part(webhook)}/deliveries"
         rows = api.call("GET", path, status=status, limit=limit)["items"]
+    if attempts:
+        tried = [{"id": row["id"], "type": row["type"], **one} for row in rows for one in row["tried"]]
+        print_rows(tried, ATTEMPTS, as_json=as_json, empty="No attempts.")
+        return
     if not as_json:
-        rows = [{**row, "error": _reason(row["error"])} for row in rows]
+        rows = [{**_last(row), **row, "error": _reason(row["error"])} for row in rows]
     print_rows(rows, DELIVERIES, as_json=as_json, empty="No deliveries.")
+
+
+def _last(row: dict[str, Any]) -> dict[str, Any]:
+    return dict(row["tried"][-1]) if row["tried"] else {}
 
 
 def _reason(error: dict[str, Any] | None) -> str | None:

@@ -144,6 +144,8 @@ async def test_a_test_message_is_followed_to_its_end(run: Run, client: Client, d
             made = report(await run("webhooks", "add", f"http://127.0.0.1:{server.port}/{name}", "--json"))
             ended = await run("webhooks", "test", made["id"], "--json")
             shown[name] = (ended.exit_code, report(ended))
+        listed = (await run("webhooks", "deliveries", made["id"])).stdout
+        tried = printed(await run("webhooks", "deliveries", made["id"], "--attempts", "--json"))
     assert (0, "delivered", 200) == (
         shown["good"][0],
         shown["good"][1]["status"],
@@ -152,6 +154,10 @@ async def test_a_test_message_is_followed_to_its_end(run: Run, client: Client, d
     code, bad = shown["bad"]
     assert (1, 404, "said") == (code, bad["status_code"], bad["response_head"])
     assert "the receiver answered 404" in bad["reason"]
+    assert "the receiver answered 404" in listed
+    assert (404, "status", "said") == tuple(
+        tried[0][name] for name in ("status_code", "error", "response_head")
+    )
 
 
 async def test_listen_registers_verifies_shows_and_cleans_up(

@@ -22,8 +22,10 @@ FEWEST, FIRST, MOST = 1.0, 1.0, 8.0
 """Attempts under way to one endpoint: at least, at first, at most."""
 PATIENCE = 1.0
 """Seconds that an attempt may wait for a place."""
-UNKNOWN = 0.05
-"""Seconds that an attempt is taken to need as long as none has ended."""
+SILENCE = 0.5
+"""Seconds without an end from which on an endpoint is taken to be as slow as that; less may be a process that is busy."""
+UNKNOWN = 0.002
+"""Seconds that an attempt is taken to need as long as none has ended: who is turned away asks again when more is known."""
 SPREAD = 600.0
 """Seconds over which at most those are spread that do not get through."""
 KEPT = 20_000
@@ -44,8 +46,9 @@ class Gate:
 
     Attributes:
         places: attempts that may be under way.
-        seconds: what an attempt lately needed.
         silent_since: when an attempt last ended, or the first of those under way began.
+        seconds: what an attempt lately needed.
+        gap: seconds that lately passed from one end to the next while something was under way.
         proven: whether the last that was heard of it was good; until then few may wait, and so hold a worker's slot.
         tail: until when the times are given out at which those who were turned away come back.
     """
@@ -53,8 +56,9 @@ class Gate:
     clock: Callable[[], float]
     breaker: Breaker = field(default_factory=Breaker)
     places: float = FIRST
-    seconds: float = UNKNOWN
     silent_since: float = 0.0
+    seconds: float = UNKNOWN
+    gap: float = UNKNOWN
     proven: bool = False
     tail: float = 0.0
     under_way: int = 0
@@ -99,9 +103,11 @@ class Gate:
             The seconds of a pause that begins now, or None.
         """
         self.under_way -= 1
-        self.silent_since = self.clock()
+        now = self.clock()
+        gap, self.silent_since = now - self.silent_since, now
         pause = None
         if result is not None:
+            self.gap += (gap - self.gap) / 8
             self.seconds += (seconds - self.seconds) / 8
             pause = self.breaker.heard(result, self.clock(), random.uniform(-1, 1))  # noqa: S311 - jitter
             self.proven = not is_down(result)
@@ -115,8 +121,10 @@ class Gate:
 
     def pace(self) -> float:
         """Seconds from one attempt to the next, as the endpoint lately took them; more when it is silent for longer."""
-        lately = self.seconds / max(int(self.places), 1)
-        return max(lately, self.clock() - self.silent_since) if self.under_way else lately
+        # In a busy process attempts wait for us and take long, and with few of them ends are far apart: the better counts.
+        lately = min(self.seconds / max(int(self.places), 1), self.gap)
+        silent = self.clock() - self.silent_since
+        return max(lately, silent) if self.under_way and silent > SILENCE else lately
 
     def turned_away(self, pace: float | None = None) -> float:
         """The seconds after which the next one who cannot pass should come back."""

@@ -44,7 +44,7 @@ async def test_places_grow_with_success_and_shrink_with_failure() -> None:
 async def test_a_gate_lets_so_many_through_and_no_more() -> None:
     """When the places of a slow endpoint are taken the next is sent away at once, and comes back when one may be free."""
     clock = Clock()
-    gate = Gate(clock, seconds=30.0, places=2.0)
+    gate = Gate(clock, seconds=30.0, gap=15.0, places=2.0)
     for _ in range(2):
         await gate.enter()
     delays = []
@@ -54,7 +54,7 @@ async def test_a_gate_lets_so_many_through_and_no_more() -> None:
         delays.append(shut.value.delay)
     for delay, expected in zip(delays, (15, 30, 45), strict=True):
         assert expected * 0.9 <= delay <= (expected + 0.25) * 1.1
-    gate.leave(OK, 30.0)
+    gate.leave(OK, 0.001)
     await gate.enter()
     assert 2 == gate.under_way
 
@@ -99,7 +99,7 @@ async def test_a_paused_gate_is_shut_and_then_lets_one_through() -> None:
     gate = Gate(clock, places=MOST)
     while not gate.breaker.is_open:
         await gate.enter()
-        gate.leave(TIMEOUT, 0.1)
+        gate.leave(TIMEOUT, 15)
     with pytest.raises(Shut) as shut:
         await gate.enter()
     assert shut.value.delay >= (gate.breaker.paused_until - clock.now) * 0.9
@@ -107,7 +107,7 @@ async def test_a_paused_gate_is_shut_and_then_lets_one_through() -> None:
     await gate.enter()
     with pytest.raises(Shut):
         await gate.enter()
-    gate.leave(OK, 0.1)
+    gate.leave(OK, 0.001)
     for _ in range(int(gate.places)):
         await gate.enter()
     assert not gate.breaker.is_open
@@ -116,7 +116,7 @@ async def test_a_paused_gate_is_shut_and_then_lets_one_through() -> None:
 async def test_a_backlog_comes_back_spread_out() -> None:
     """However long the backlog, nobody waits longer than the spread, and not all come back at once."""
     clock = Clock()
-    gate = Gate(clock, seconds=15.0)
+    gate = Gate(clock, seconds=15.0, gap=15.0)
     delays = [gate.turned_away() for _ in range(1000)]
     assert max(delays) <= SPREAD * 1.11
     assert 50 < len({round(delay) for delay in delays})
@@ -137,7 +137,23 @@ async def test_silence_slows_a_gate_down() -> None:
     for delay, expected in zip(delays, (2, 4, 7), strict=True):
         assert expected * PATIENCE * 0.9 <= delay <= (expected * PATIENCE + 0.25) * 1.1
     gate.leave(OK, 0.001)
+    assert gate.pace() < PATIENCE
+    await passed(gate, 20)
     assert gate.pace() < PATIENCE / 10
+
+
+async def test_a_busy_process_is_not_taken_for_a_slow_endpoint() -> None:
+    """Attempts that take long because there are many of them, and end one after the other quickly, show a quick endpoint."""
+    clock = Clock()
+    gate = Gate(clock)
+    await gate.enter()
+    for _ in range(40):
+        await gate.enter() if gate.under_way < int(gate.places) else None
+        clock.now += 0.001
+        gate.leave(OK, 0.3)
+        while gate.under_way < int(gate.places):
+            await gate.enter()
+    assert gate.pace() < 0.002
 
 
 async def test_few_wait_for_an_endpoint_that_has_not_answered_yet() -> None:
