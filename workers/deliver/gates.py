@@ -73,9 +73,7 @@ class Gate:
         if self._free():
             self._take()
             return
-        if self.clock() < self.breaker.paused_until or self.breaker.is_open:
-            raise Shut(self.turned_away())
-        if not self._worth_waiting():
+        if self.is_shut():
             raise Shut(self.turned_away())
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiting[place] = None
@@ -91,6 +89,12 @@ class Gate:
             raise
         finally:
             self.waiting.pop(place, None)
+
+    def is_shut(self) -> bool:
+        """Whether the next one would be sent away at once."""
+        if self._free():
+            return False
+        return self.clock() < self.breaker.paused_until or self.breaker.is_open or not self._worth_waiting()
 
     def leave(self, result: Result | None, seconds: float = 0.0) -> float | None:
         """Give the place back.
@@ -178,6 +182,13 @@ class Gates:
             self._forget()
         self._gates.move_to_end(endpoint_id)
         return gate
+
+    def known(self, endpoint: str | None) -> Gate | None:
+        """An endpoint's gate, where there is one already."""
+        try:
+            return self._gates.get(UUID(endpoint))
+        except (TypeError, ValueError):
+            return None
 
     def _forget(self) -> None:
         while len(self._gates) > KEPT:

@@ -64,6 +64,10 @@ class Deliverer:
             GaveUp: the message is given up; `on_dead` writes what is known.
             NotFound: the delivery or its endpoint was deleted.
         """
+        known = self.gates.known(work.subject)
+        if known is not None and known.is_shut():
+            # The subject names the endpoint: a backlog that has to wait is not even loaded.
+            return Later(known.turned_away())
         due = await self.loader.load(work.tenant_id, delivery_id_of(work))
         if due.is_over:
             return Done()

@@ -113,6 +113,22 @@ async def test_a_paused_gate_is_shut_and_then_lets_one_through() -> None:
     assert not gate.breaker.is_open
 
 
+async def test_who_would_be_sent_away_need_not_try() -> None:
+    """A gate says beforehand whether the next one gets a place, now or in a moment; one that nobody asked for is not made."""
+    clock = Clock()
+    gates, endpoint = Gates(clock), uuid4()
+    assert [None, None, None] == [gates.known(None), gates.known("x"), gates.known(str(endpoint))]
+    gate = gates.of(endpoint)
+    assert gates.known(str(endpoint)) is gate
+    assert not gate.is_shut()
+    await gate.enter()
+    assert not gate.is_shut()
+    clock.now += 2 * PATIENCE
+    assert gate.is_shut()
+    with pytest.raises(Shut):
+        await gate.enter()
+
+
 async def test_a_backlog_comes_back_spread_out() -> None:
     """However long the backlog, nobody waits longer than the spread, and not all come back at once."""
     clock = Clock()
