@@ -294,7 +294,12 @@ def _columns(finishes: Sequence[Finish]) -> tuple[list[Any], ...]:
     return (
         [str(one.status) for one in finishes],
         [one.attempts for one in finishes],
-        [one.delay for one in finishes],
-        [one.error for one in finishes],
-        [None if one.note is None else {"at": at, **one.note} for one in finishes],
+        _sparse([one.delay for one in finishes]),
+        _sparse([one.error for one in finishes]),
+        _sparse([None if one.note is None else {"at": at, **one.note} for one in finishes]),
     )
+
+
+def _sparse(values: list[Any]) -> list[Any]:
+    """Nothing for nothing: `unnest` fills up what is short, and asyncpg looks at each element of an array twice."""
+    return values if any(value is not None for value in values) else []
