@@ -199,24 +199,9 @@ async def claim(database: Database, wanted: Sequence[tuple[UUID, int]]) -> dict[
         if not_before is not None:
             found[event_id] = NotYet(max(0.0, (not_before - now).total_seconds()))
             continue
-        found[event_id] = Work(
-            EventId(event_id),
-            TenantId(tenant_id),
-            source,
-            key,
-            kind,
-            major,
-            subject,
-            data,
-            sequence,
-            accept_no,
-            attributes,
-            expires_at,
-            attempts + 1,
-            losses,
-            accepted_at,
-            token,
-        )
+        after = (accept_no, attributes, expires_at, attempts + 1, losses, accepted_at, token)
+        named = (EventId(event_id), TenantId(tenant_id), source, key, kind, major, subject, data, sequence)
+        found[event_id] = Work(*named, *after)
     return found
 
 
