@@ -114,8 +114,7 @@ async def test_calls_share_a_connection(rest: float) -> None:
     """A stream that came to its end leaves its connection to the next call: no handshake before a first word."""
 
     async def script(exchange: Exchange) -> None:
-        await exchange.say(STREAM + b"%x\r\n%b\r\n" % (len(EVENTS), EVENTS))
-        await exchange.say(b"0\r\n\r\n")
+        await exchange.say(STREAM + b"%x\r\n%b\r\n0\r\n\r\n" % (len(EVENTS), EVENTS))
 
     async with (
         raw_server(script) as server,
