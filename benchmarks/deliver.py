@@ -129,7 +129,7 @@ async def measure(*, quick: bool) -> list[Bar]:
         alone_40, beside_10, kept_40 = (statistics.median(rates) for rates in healthy.values())
         print(
             f"40 healthy endpoints, messages/s: alone {alone_40:,.0f}, beside ten more {beside_10:,.0f},"
-            f" beside ten that hang {kept_40:,.0f}"
+            f" beside ten that hang {kept_40:,.0f}, {kept_40 / alone_40:.2f} of alone"
         )
     return [
         Bar(
@@ -138,8 +138,11 @@ async def measure(*, quick: bool) -> list[Bar]:
             0.6,
         ),
         Bar("publish to received at 200/s, p95 ms", p95, 150, below=True),
-        # Held against the 40 alone: ten more that work would take their share of the worker too.
-        Bar("40 healthy endpoints beside ten that hang, times the 40 alone", kept_40 / alone_40, 0.9),
+        Bar(
+            "50 endpoints: 40 healthy ones beside ten that hang, times beside ten that work",
+            kept_40 / beside_10,
+            0.9,
+        ),
     ]
 
 
