@@ -129,7 +129,7 @@ async def measure(*, quick: bool) -> list[Bar]:
         alone_40, beside_10, kept_40 = (statistics.median(rates) for rates in healthy.values())
         print(
             f"40 healthy endpoints, messages/s: alone {alone_40:,.0f}, beside ten more {beside_10:,.0f},"
-            f" beside ten that hang {kept_40:,.0f}, {kept_40 / alone_40:.2f} of alone"
+            f" beside ten that hang {kept_40:,.0f}"
         )
     return [
         Bar(
@@ -143,6 +143,7 @@ async def measure(*, quick: bool) -> list[Bar]:
             kept_40 / beside_10,
             0.9,
         ),
+        Bar("the same, times the 40 alone", kept_40 / alone_40, 0.9),
     ]
 
 

@@ -1,5 +1,5 @@
--- What embedding each document has cost, from the same booking as the tenant's usage; it stays after a delete, not after
--- an erasure.
+-- What embedding each document has cost, from the same booking as the tenant's usage; it stays as long as the document's row,
+-- which a delete leaves.
 CREATE TABLE document_usage (
   tenant_id text NOT NULL,
   collection_id bigint NOT NULL,
@@ -12,7 +12,7 @@ CREATE TABLE document_usage (
 SELECT secure_table('document_usage');
 GRANT SELECT, INSERT, UPDATE, DELETE ON document_usage TO penstock_worker;
 
--- A document whose row goes is erased: nothing may name it any more.
+-- A document whose row goes is named nowhere any more.
 CREATE FUNCTION document_usage_forget() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
