@@ -71,11 +71,7 @@ async def test_a_version_of_a_known_document_takes_no_place(
     """At its limit a tenant can still change what it has, and no more."""
     async with owner_database.connection() as connection:
         await connection.execute(
-            "INSERT INTO embedding_spaces (provider, model, dimensions) VALUES ('t', 'm', 8) ON CONFLICT DO NOTHING"
-        )
-        await connection.execute(
-            "INSERT INTO collections (tenant_id, name, space_id)"
-            " SELECT $1, 'books', space_id FROM embedding_spaces LIMIT 1",
+            "INSERT INTO collections (tenant_id, name, space_id) SELECT $1, 'books', space_ensure('t', 'm', 8)",
             tenant,
         )
         await connection.execute(
