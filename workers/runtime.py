@@ -32,6 +32,7 @@ from workers.handling import HandlerSpec, Later, Outcome
 _log = structlog.get_logger("penstock.runtime")
 NOT_IN_LEDGER = "not_in_ledger"
 RELEASE = 3.0
+LOST_MARK = 1.0
 """Seconds that a stopping worker waits for the ledger to take its events back."""
 
 _Claimed: TypeAlias = Sequence[tuple[UUID, int]]
@@ -229,7 +230,9 @@ class Runtime:
         try:
             await self._committer.commit(ending)
         except LeaseLost:
-            report(job, Gone())
+            # Who took the event over holds its lease in Redis, and there this is refused. If nobody has, the mark of our
+            # claim went with a database that crashed: then nobody else would ever run it.
+            report(job, GiveBack(LOST_MARK))
             return
         except Unavailable as error:
             # Nobody knows whether the commit arrived; the lease of the row tells the next claim.

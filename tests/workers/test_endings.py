@@ -11,7 +11,7 @@ from schemas.states import EventState
 from schemas.work import Work
 from tests.drive import Drive
 from workers.commit import Committer
-from workers.engine.types import ClaimedJob, Done, Gone, Verdict
+from workers.engine.types import ClaimedJob, Done, GiveBack, Verdict
 from workers.handling import Done as Finished
 from workers.handling import HandlerSpec, Outcome
 from workers.runtime import Runtime
@@ -43,7 +43,7 @@ async def test_an_ending_without_effect_is_refused_once_another_has_the_event(
 
     bare.handlers["document.added"] = HandlerSpec(handle)
     event_id = await bare.publish(tenant, "document.added", DATA)
-    assert [Gone()] == await bare.step(tenant)
+    assert [GiveBack(1.0)] == await bare.step(tenant)
     assert "running" == (await bare.event(event_id))["status"]
 
 

@@ -179,8 +179,27 @@ async def test_work_whose_lease_was_lost_writes_nothing(bare: Drive, tenant: str
 
     bare.handlers["document.added"] = HandlerSpec(handle)
     await bare.publish(tenant, "document.added", DATA)
-    assert [Gone()] == await bare.step(tenant)
+    assert [GiveBack(1.0)] == await bare.step(tenant)
     assert [] == await notes(bare, tenant)
+
+
+async def test_an_event_whose_claim_a_crashed_database_forgot_runs_again(bare: Drive, tenant: str) -> None:
+    """The mark of a claim is not waited for: where it is lost nothing is written, and the job is not given up (P1)."""
+    crashes = [True, False]
+
+    async def handle(work: Work) -> Outcome:
+        if crashes.pop(0):
+            await bare.rows(
+                "UPDATE events SET status = 'accepted', token = NULL, started_at = NULL WHERE event_id = $1 RETURNING 1",
+                work.event_id,
+            )
+        return Finished(Note("once"))
+
+    bare.handlers["document.added"] = HandlerSpec(handle)
+    event_id = await bare.publish(tenant, "document.added", DATA)
+    assert [GiveBack(1.0), Done()] == await bare.settle(tenant)
+    assert ["once"] == await notes(bare, tenant)
+    assert "done" == (await bare.event(event_id))["status"]
 
 
 async def test_a_step_brings_the_same_event_back_uncharged(bare: Drive, tenant: str) -> None:

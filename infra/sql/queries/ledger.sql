@@ -25,7 +25,7 @@ JOIN event_keys k USING (tenant_id, source, id)
 
 -- name: claim
 -- Marks events as running and returns what their handlers need. The mark is not waited for until it is on disk: a server
--- that crashes forgets it, and then the token that a worker holds writes nothing any more.
+-- that crashes forgets it; then the token that a worker holds writes nothing, and its job is given back.
 SELECT c.* FROM ledger_claim($1::uuid[], $2::bigint[]) c, set_config('synchronous_commit', 'off', true)
 
 -- name: known
