@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 
 import numpy as np
 import orjson
@@ -19,22 +18,8 @@ from schemas.errors import (
     RateLimited,
     Refused,
 )
+from tests.infra.model_calls import MESSAGES
 from tests.infra.raw_server import Exchange, raw_server
-
-MESSAGES = [
-    {"role": "system", "content": "Answer from the passages."},
-    {
-        "role": "user",
-        "content": '<passage id="1">\nThe gate opens at noon.\n</passage>\nQuestion: When does the gate open?',
-    },
-]
-
-
-@pytest.fixture
-async def models(model_server: ModelServer) -> AsyncIterator[ModelApi]:
-    """The local model server through our client."""
-    async with ModelApi.open(model_server.base_url, model_server.api_key, timeout=10) as opened:
-        yield opened
 
 
 async def embed(

@@ -1,31 +1,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
 
 from infra.llm import Delta, ModelApi
 from infra.local.model.faults_client import Faults
-from infra.local.model.server import ModelServer
 from schemas.errors import CallFailed, ModelAway, PenstockError, RateLimited, Refused
+from tests.infra.model_calls import MESSAGES
 from tests.infra.raw_server import Exchange, raw_server
-
-MESSAGES = [
-    {"role": "system", "content": "Answer from the passages."},
-    {
-        "role": "user",
-        "content": '<passage id="1">\nThe gate opens at noon.\n</passage>\nQuestion: When does the gate open?',
-    },
-]
-
-
-@pytest.fixture
-async def models(model_server: ModelServer) -> AsyncIterator[ModelApi]:
-    """The local model server through our client."""
-    async with ModelApi.open(model_server.base_url, model_server.api_key, timeout=10) as opened:
-        yield opened
 
 
 async def test_a_stream_says_the_same_as_the_whole_reply(models: ModelApi) -> None:
