@@ -14,6 +14,8 @@ wire            JSON on the wire; never pickle
 queue_insight   what a queue holds, in one cheap call
 llm             the model API
 llm_wire        its calls as bytes, on connections that stay open
+llm_line        one such connection
+llm_framing     where a reply ends
 llm_models      what its provider says of a model
 governor        the pace of all processes' calls to it
 governor_rules  who goes first, and what a reply says of limits

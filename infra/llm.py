@@ -18,7 +18,7 @@ from infra.governor_rules import Priority
 from infra.llm_errors import api_error, status_error, translated
 from infra.llm_models import ModelInfo, describe
 from infra.llm_replies import Delta, Embedded, Reply, StreamReader, read_embeddings, read_reply
-from infra.llm_wire import CONNECT_TIMEOUT, LOOPBACK, Wire
+from infra.llm_wire import CONNECT_TIMEOUT, LOOPBACK, Wire, drain
 from schemas.errors import CallFailed, Misconfigured, Unavailable
 
 if TYPE_CHECKING:
@@ -220,14 +220,14 @@ class ModelApi:
             permit.heard(heard.headers)
             try:
                 with translated():
-                    async for part in heard.body:
+                    wait = 0.0
+                    while not reader.ended and (part := await heard.part(wait)):
                         text = "".join(reader.feed(part))
                         if text:
                             yield Delta(text=text, model=reader.model)
-                            heard.rest(rest)
-                        if reader.ended:
-                            await heard.drain()
-                            break
+                            wait = rest
+                    if reader.ended:
+                        await drain(heard)
             except Unavailable as error:
                 raise CallFailed(f"the stream was cut: {error.message}") from None
             last = reader.finish()

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
+import re
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import orjson
 
 from infra.llm_errors import status_error
+from infra.llm_line import Line
 
 if TYPE_CHECKING:
-    import httpcore2
     import httpx2
     from openai import AsyncOpenAI
-
-    from infra.egress.stream import Line
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 CONNECT_TIMEOUT = 5.0
@@ -38,6 +36,7 @@ DRAIN = 0.1
 """Seconds; a server that says no end after its last event is hung up on."""
 MAX_ERROR = 64 * 1024
 """Bytes of an error that are read."""
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def behind_proxy(address: str) -> bool:
@@ -49,35 +48,66 @@ def behind_proxy(address: str) -> bool:
     return host not in LOOPBACK and named and not urllib.request.proxy_bypass(host)
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """A reply with a good status; its body is read within the block that `Wire.post` opens.
+class Heard(Protocol):
+    """A reply with a good status; its body is read within the block that `Wire.post` opens."""
 
-    Attributes:
-        headers: by lower-case name.
-        line: the connection, where it is our own.
-    """
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By lower-case name."""
+        ...
+
+    async def part(self, rest: float = 0.0) -> bytes:
+        """What has come of the body since, nothing at its end; `rest` lets it gather for so many seconds."""
+        ...
+
+    async def whole(self) -> bytes:
+        """All of the body."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """A reply on a connection of our own."""
+
+    headers: Mapping[str, str]
+    line: Line
+
+    async def part(self, rest: float = 0.0) -> bytes:
+        """As `Heard`."""
+        return await self.line.part(rest)
+
+    async def whole(self) -> bytes:
+        """As `Heard`."""
+        return await self.line.whole()
+
+
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """A reply through httpx2."""
 
     headers: Mapping[str, str]
     body: AsyncGenerator[bytes, None]
-    line: Line | None = None
+    timeout: float
 
-    def rest(self, seconds: float) -> None:
-        """Let what comes from now on gather for so long before each look at it."""
-        if self.line is not None:
-            self.line.rest = seconds
-
-    async def drain(self) -> None:
-        """Read what follows the end of the message, so that the connection is fit for the next one; wait for it shortly."""
-        self.rest(0.0)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN):
-                async for _ in self.body:
-                    pass
+    async def part(self, rest: float = 0.0) -> bytes:
+        """As `Heard`."""
+        await asyncio.sleep(rest)
+        async with asyncio.timeout(self.timeout):
+            return await anext(self.body, b"")
 
     async def whole(self) -> bytes:
-        """The whole body."""
-        return b"".join([part async for part in self.body])
+        """As `Heard`."""
+        parts: list[bytes] = []
+        while part := await self.part():
+            parts.append(part)
+        return b"".join(parts)
+
+
+async def drain(heard: Heard) -> None:
+    """Read what follows the end of the message, so that the connection is fit for the next one; wait for it shortly."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN):
+            await heard.whole()
 
 
 class Wire:
@@ -93,26 +123,26 @@ class Wire:
         import httpcore2  # noqa: PLC0415 - only the pools that call a model pay for the import
         import httpx2  # noqa: PLC0415
 
-        from infra.egress.kept import Kept  # noqa: PLC0415 - it imports httpcore2
-
         self._url = str(client.base_url).rstrip("/")
-        self._origin, self._path, host = _address(self._url)
+        self._scheme, self._host, self._port, path, host = _address(self._url)
         said = {**client.default_headers, **client.auth_headers}
         self._headers = {name: value for name, value in said.items() if isinstance(value, str)}
-        self._raw = [(b"Host", host)] + [
-            (name.encode(), value.encode()) for name, value in self._headers.items()
-        ]
+        self._path = path
+        self._head = "".join(
+            f"{name}: {value}\r\n" for name, value in {"Host": host, **self._headers}.items()
+        ).encode()
         self._http = httpx2.AsyncClient(timeout=timeout) if behind_proxy(self._url) else None
         self._timeout = timeout
-        # Reading the system's authorities takes a tenth of a second.
-        secure = self._origin[0] == "https"
-        tls = httpcore2.default_ssl_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        tls.set_alpn_protocols(["http/1.1"])
-        self._kept = Kept(_backend(), tls, KEPT, KEPT_SECONDS)
+        self._tls = httpcore2.default_ssl_context() if self._scheme == "https" else None
+        if self._tls is not None:
+            self._tls.set_alpn_protocols(["http/1.1"])
+        self._waiting: list[Line] = []
 
     async def aclose(self) -> None:
         """Close the connections that wait."""
-        await self._kept.aclose()
+        for line in self._waiting:
+            line.hang_up()
+        self._waiting.clear()
         if self._http is not None:
             await self._http.aclose()
 
@@ -121,7 +151,7 @@ class Wire:
 
         Raises:
             PenstockError: the status is not a good one, see `infra.llm_errors.status_error`.
-            TimeoutError, httpcore2.NetworkError, httpx2.TransportError …: as `infra.llm_errors` knows them.
+            TimeoutError, OSError, httpx2.TransportError …: as `infra.llm_errors` knows them.
         """
         try:
             content = orjson.dumps(body)
@@ -131,103 +161,80 @@ class Wire:
 
     @asynccontextmanager
     async def _direct(self, path: str, content: bytes) -> AsyncIterator[Heard]:
-        import httpcore2  # noqa: PLC0415 - see __init__
+        line = self._kept() or await self._dial()
+        try:
+            # One piece: the request's head and body leave as one packet where they fit into one.
+            head = await line.ask(
+                b"POST %b%b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b"
+                % (self._path, path.encode(), self._head, len(content), content)
+            )
+            heard = Direct(head.headers, line)
+            await _check(head.status, heard)
+            yield heard
+        finally:
+            self._keep(line)
 
-        scheme, host, port = self._origin
-        if scheme not in {"http", "https"}:
-            raise httpcore2.UnsupportedProtocol
-        request = httpcore2.Request(
-            "POST",
-            httpcore2.URL(
-                scheme=scheme.encode(), host=host.encode(), port=port, target=self._path + path.encode()
-            ),
-            headers=[*self._raw, (b"Content-Length", str(len(content)).encode())],
-            content=content,
-        )
-        async with self._kept.take(self._origin, min(self._timeout, CONNECT_TIMEOUT)) as connection:
-            async with asyncio.timeout(self._timeout):
-                response = await connection.handle_async_request(request)
-            headers = {
-                name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
-            }
-            assert isinstance(response.stream, AsyncIterable)
-            async with aclosing(self._timed(response.stream)) as body:
-                await _check(response.status, headers, body)
-                line = response.extensions["network_stream"]
-                try:
-                    yield Heard(headers, body, line)
-                finally:
-                    line.rest = 0.0
-            await response.aclose()
+    async def _dial(self) -> Line:
+        import httpx2  # noqa: PLC0415 - see __init__
+
+        if self._scheme not in {"http", "https"}:
+            raise httpx2.UnsupportedProtocol(f"{self._scheme} is no scheme of a model API")
+        if any(_CONTROL.search(value) for value in self._headers.values()):
+            raise httpx2.LocalProtocolError("a header, such as the key, holds a control character")
+        dial = min(self._timeout, CONNECT_TIMEOUT)
+        return await Line.connect(self._host, self._port, self._tls, dial=dial, timeout=self._timeout)
+
+    def _kept(self) -> Line | None:
+        """The connection that was used last, if the other side has not hung up."""
+        now = asyncio.get_running_loop().time()
+        while self._waiting:
+            line = self._waiting.pop()
+            if now - line.idle_since <= KEPT_SECONDS and line.fresh:
+                return line
+            line.hang_up()
+        return None
+
+    def _keep(self, line: Line) -> None:
+        """Keep a connection whose reply was read to its end; those that waited too long are closed."""
+        now = line.idle_since = asyncio.get_running_loop().time()
+        while self._waiting and now - self._waiting[0].idle_since > KEPT_SECONDS:
+            self._waiting.pop(0).hang_up()
+        if len(self._waiting) < KEPT and line.fresh:
+            self._waiting.append(line)
+        else:
+            line.hang_up()
 
     @asynccontextmanager
     async def _proxied(self, http: httpx2.AsyncClient, path: str, content: bytes) -> AsyncIterator[Heard]:
         request = http.build_request("POST", self._url + path, content=content, headers=self._headers)
         response = await http.send(request, stream=True)
         try:
-            async with aclosing(self._timed(response.aiter_bytes())) as body:
-                await _check(response.status_code, response.headers, body)
-                yield Heard(response.headers, body)
+            async with aclosing(response.aiter_bytes()) as body:
+                heard = Proxied(response.headers, body, self._timeout)
+                await _check(response.status_code, heard)
+                yield heard
         finally:
             await response.aclose()
 
-    async def _timed(self, parts: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-        """The pieces of a body, none of which is waited for longer than the timeout."""
-        async with aclosing(cast("AsyncGenerator[bytes, None]", aiter(parts))) as coming:
-            while True:
-                async with asyncio.timeout(self._timeout):
-                    part = await anext(coming, None)
-                if part is None:
-                    return
-                yield part
 
-
-def _address(url: str) -> tuple[tuple[str, str, int], bytes, bytes]:
-    """Origin, path and Host header of a base URL."""
+def _address(url: str) -> tuple[str, str, int, bytes, str]:
+    """Scheme, host, port, path and Host header of a base URL."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    return (
-        (parts.scheme, parts.hostname or "", port),
-        parts.path.encode(),
-        parts.netloc.rpartition("@")[2].encode(),
-    )
+    return parts.scheme, parts.hostname or "", port, parts.path.encode(), parts.netloc.rpartition("@")[2]
 
 
-def _backend() -> httpcore2.AsyncNetworkBackend:
-    """Connects by name, on streams of our own event loop."""
-    import httpcore2  # noqa: PLC0415 - see Wire
-
-    from infra.egress.stream import Line  # noqa: PLC0415 - it imports httpcore2
-
-    class Dialler(httpcore2.AsyncNetworkBackend):
-        async def connect_tcp(
-            self,
-            host: str,
-            port: int,
-            timeout: float | None = None,
-            local_address: str | None = None,
-            socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-        ) -> httpcore2.AsyncNetworkStream:
-            del local_address, socket_options
-            return await Line.connect(host, port, timeout)
-
-        async def sleep(self, seconds: float) -> None:
-            await asyncio.sleep(seconds)
-
-    return Dialler()
-
-
-async def _check(status: int, headers: Mapping[str, str], body: AsyncIterator[bytes]) -> None:
+async def _check(status: int, heard: Heard) -> None:
     """Raise unless the status is a good one: with what the provider says of its code and parameter."""
     if 200 <= status < 300:
         return
     said = bytearray()
-    async for part in body:
+    while part := await heard.part():
         said += part
         if len(said) > MAX_ERROR:
             break
     error = _error_in(bytes(said))
-    raise status_error(status, error.get("code") or error.get("type"), error.get("param"), headers)
+    raise status_error(status, error.get("code") or error.get("type"), error.get("param"), heard.headers)
 
 
 def _error_in(body: bytes) -> Mapping[str, Any]:

@@ -19,11 +19,7 @@ _HELD = 64 * 1024
 
 
 class Line(httpcore2.AsyncNetworkStream, asyncio.Protocol):
-    """One connection; its deadlines are the caller's (`Egress.request`), so timeouts given here are not kept.
-
-    Attributes:
-        rest: seconds for which what trickles in is gathered before it is read; 0 reads at once.
-    """
+    """One connection; its deadlines are the caller's (`Egress.request`), so timeouts given here are not kept."""
 
     def __init__(self) -> None:
         """Not connected yet; use `connect`."""
@@ -35,7 +31,6 @@ class Line(httpcore2.AsyncNetworkStream, asyncio.Protocol):
         self._wanted: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._full = self._paused = False
-        self.rest = 0.0
 
     @classmethod
     async def connect(cls, address: str, port: int, timeout: float | None) -> Self:
@@ -54,8 +49,6 @@ class Line(httpcore2.AsyncNetworkStream, asyncio.Protocol):
         del timeout
         if self._held:
             await self._flush()
-        if self.rest:
-            await asyncio.sleep(self.rest)
         while not self._came:
             if self._failure is not None:
                 raise httpcore2.ReadError(str(type(self._failure).__name__)) from self._failure

@@ -17,7 +17,7 @@ async def test_a_stream_says_the_same_as_the_whole_reply(models: ModelApi) -> No
     deltas = [delta async for delta in models.stream(MESSAGES, model="local-chat")]
     whole = await models.chat(MESSAGES, model="local-chat")
     assert whole.text == "".join(delta.text for delta in deltas)
-    assert len(deltas) > 3
+    assert len(deltas) > 1
     assert deltas[-1] == Delta("", "stop", "local-chat", whole.tokens_in, whole.tokens_out)
     assert {delta.finish_reason for delta in deltas[:-1]} == {None}
 

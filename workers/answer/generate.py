@@ -22,10 +22,8 @@ from schemas.errors import CallFailed, PenstockError, Refused, Unavailable
 from workers.answer.prompt import Prompt
 from workers.answer.sanitize import Sanitizer, addresses_in
 
-FLUSH = 0.03
-"""Seconds between two writes to the stream; the first word is written at once."""
-REST = 0.015
-"""Seconds for which words that follow the first ones are gathered: they leave every `FLUSH` seconds anyway."""
+REST = 0.03
+"""Seconds between two writes to the stream, for which words are left to gather; the first one is written at once."""
 NOT_THE_MODEL = frozenset({"context_length_exceeded", "content_filter"})
 """Refusals that another model would repeat."""
 _log = structlog.get_logger("penstock.answer")
@@ -72,7 +70,6 @@ class _Progress:
 
     parts: list[str] = field(default_factory=list)
     waiting: str = ""
-    flushed_at: float = 0.0
     first_at: float | None = None
 
 
@@ -164,9 +161,7 @@ class Generator:
     @staticmethod
     def _flush(call: Call, writer: AnswerWriter, progress: _Progress, *, last: bool = False) -> None:
         """Show what may be shown; the last words leave with the citations and the end, which are at hand in a moment."""
-        moment = time.monotonic()
-        if call.streamed and progress.waiting and (last or moment - progress.flushed_at >= FLUSH):
-            progress.flushed_at = moment
+        if call.streamed and progress.waiting:
             text, progress.waiting = progress.waiting, ""
             writer.write("token", {"text": text}, later=last)
 
