@@ -85,6 +85,23 @@ def set_collection(
         print_fields(api.call("PUT", f"/v1/collections/{part(name)}", body), as_json=as_json)
 
 
+@collections_app.command("drop")
+def drop_collection(
+    name: str,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Drop a collection with its documents. Documents that are on their way go too; later ones make it anew."""
+    with open_api(admin=True) as api:
+        held = api.call("GET", f"/v1/collections/{part(name)}")
+        documents = sum(count for status, count in held["documents"].items() if status != "purged")
+        if not (yes or typer.confirm(f"Drop {name} with {documents} documents?", err=True)):
+            raise typer.Abort
+        api.call("DELETE", f"/v1/collections/{part(name)}")
+    print_fields({"dropped": name, "documents": documents, "chunks": held["chunks"]}, as_json=as_json)
+
+
 def _collection_body(
     language: str | None, chunk_size: int | None, overlap: int | None, min_similarity: float | None
 ) -> dict[str, Any]:

@@ -133,25 +133,29 @@ def publish_again(
 ) -> None:
     """Look at documents that were published before: what is there now must be what was given.
 
-    A file that went back to an earlier text has the id of that text. Such a document is published again, under an id
-    that also names the version that it replaces.
+    A file that went back to an earlier text has the id of that text, and so has one whose collection was dropped. Such a
+    document is published again, under an id that also names the event that came last.
     """
     if not load.duplicates:
         return
     held = {one["id"]: one for one in _documents(api, collection)}
-    again: list[Item | Bad] = []
-    for item, event_id in load.duplicates:
-        verdict = _stands(api, item, event_id, held.get(item.label))
-        if verdict is None:
-            load.unchanged += 1
-        elif isinstance(verdict, str):
-            again.append(Item(item.label, {**item.event, "id": f"{item.event['id']}~{verdict}"}))
-        else:
-            load.refuse(item.label, verdict)
-    load.duplicates.clear()
-    upload(api, again, load, sleep=sleep)
-    load.unchanged += len(load.duplicates)
-    load.duplicates.clear()
+    while load.duplicates:
+        again: list[Item | Bad] = []
+        for item, event_id in load.duplicates:
+            verdict = _stands(api, item, event_id, held.get(item.label))
+            if verdict is None:
+                load.unchanged += 1
+            elif isinstance(verdict, str):
+                first = item.event["id"].split("~")[0]
+                again.append(Item(item.label, {**item.event, "id": f"{first}~{verdict}"}))
+            else:
+                load.refuse(item.label, verdict)
+        load.duplicates.clear()
+        upload(api, again, load, sleep=sleep)
+        # Dropped more than once: each time it came under another id. Of the others the version is under way already.
+        dropped = [one for one in load.duplicates if one[0].label not in held]
+        load.unchanged += len(load.duplicates) - len(dropped)
+        load.duplicates[:] = dropped
 
 
 def _documents(api: Api, collection: str) -> Iterator[dict[str, Any]]:
@@ -168,9 +172,9 @@ def _stands(
 ) -> str | Mapping[str, Any] | None:
     """What to do about a repetition: nothing (None), publish again after a version (its id), or tell its error."""
     if row is None:
-        # Nothing was decided yet; an event that died before has to come again.
+        # Not decided yet, unless its event has ended: then it died, or its collection was dropped, and has to come again.
         event = api.call("GET", f"/v1/events/{event_id}")
-        return event_id if event["status"] == "dead" else None
+        return event_id if event["status"] in {"dead", "done"} else None
     if row["event_id"] == event_id:
         return row["error"] if row["status"] == "failed" else None
     newest = api.call("GET", f"/v1/events/{row['event_id']}")

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from infra import spaces
+from infra.collections import clear_dropped
 from infra.database import Connection, Database, queries
 from infra.index_policy import Action
 from infra.reseal import reseal_endpoints
@@ -23,7 +24,7 @@ from schemas.ids import uuid7_floor
 
 PARTITIONED = ("events", "delivery_attempts")
 LOOK = 60.0
-"""Seconds between two looks at the vector indexes."""
+"""Seconds between two looks at dropped collections and at the vector indexes."""
 LOCK = 0x6D61696E7461696E  # "maintain"
 _log = structlog.get_logger("penstock.maintain")
 
@@ -117,12 +118,13 @@ class Maintainer:
 
     @staticmethod
     async def tend(database: Database) -> dict[int, Action]:
-        """Build and drop vector indexes; nothing when another maintainer is at work."""
+        """Clear dropped collections, build and drop vector indexes; nothing when another maintainer is at work."""
         async with database.connection() as connection:
             sql = queries("maintain")
             if not await connection.fetchval(sql.try_lock, LOCK):
                 return {}
             try:
+                await clear_dropped(connection)
                 return await spaces.tend(connection)
             finally:
                 await connection.execute(sql.unlock, LOCK)
@@ -144,6 +146,7 @@ class Maintainer:
         return [
             ("event_keys", sql.prune_keys, kept.event_keys),
             ("answers", sql.prune_answers, kept.answers),
+            ("collections", sql.prune_dropped, kept.events),
             ("answer_cache", sql.prune_answer_cache, kept.answer_cache),
             ("deliveries", sql.prune_deliveries, kept.deliveries),
             ("embedding_cache", sql.prune_embedding_cache, kept.embedding_cache),

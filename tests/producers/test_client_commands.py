@@ -206,6 +206,9 @@ async def test_settings_are_listed_and_changed(run: Run, tmp_path: Path) -> None
         (await run("collections", "set", "none", "--chunk-size", "128")).exception, GatewayRefused
     )
     assert "books" in (await run("collections", "list")).stdout
+    dropped = report(await run("collections", "drop", "books", "--yes", "--json"))
+    assert {"dropped": "books", "documents": 0, "chunks": 0} == dropped
+    assert "books" not in (await run("collections", "list")).stdout
     dataset = report(await run("datasets", "create", "rivers", "--threshold", "7", "--json"))
     assert dataset["threshold"] == 7
     assert (

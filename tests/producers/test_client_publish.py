@@ -57,6 +57,26 @@ async def test_a_file_may_go_back_to_an_earlier_text(
     assert row["text"] == "The Rhine."
 
 
+async def test_a_dropped_collection_is_filled_anew(
+    run: Run, drive: Drive, client: Client, tmp_path: Path
+) -> None:
+    """The same files come back after each drop, although their ids were published before; a drop wants a yes."""
+    await drive.use("ingest")
+    (tmp_path / "a.txt").write_text("The Rhine.")
+    arguments = ("publish", "document", "a.txt", "--collection", "rivers", "--wait", "0", "--json")
+    for _ in range(3):
+        assert 1 == report(await run(*arguments))["accepted"]
+        await drive.settle(client.tenant)
+        assert 0 == report(await run(*arguments))["accepted"]
+        unsure = await run("collections", "drop", "rivers")
+        assert (1, 200) == (
+            unsure.exit_code, (await client.call("GET", "/v1/collections/rivers")).status_code
+        )  # fmt: skip
+        assert 1 == report(await run("collections", "drop", "rivers", "--yes", "--json"))["documents"]
+        assert 404 == (await client.call("GET", "/v1/collections/rivers")).status_code
+    assert [] == (await client.call("GET", "/v1/collections")).json()["items"]
+
+
 async def test_what_is_refused_is_told_with_its_reason(run: Run, tmp_path: Path) -> None:
     """Good files are published beside bad ones; the table names each bad one, and the exit code is 1."""
     (tmp_path / "good.txt").write_text("Water.")

@@ -18,11 +18,11 @@ from workers.ingest.chunk import Chunking
 from workers.ingest.content import Content, content_of
 from workers.ingest.diff import compare
 from workers.ingest.embed import Embedded, Embedder
-from workers.ingest.news import Row, Version, indexed, superseded, version_of
+from workers.ingest.news import Row, Version, indexed, overtaken, superseded, version_of
 from workers.ingest.prepare import prepare
 from workers.ingest.sandbox import Sandbox
 from workers.ingest.store import Store
-from workers.ingest.version import Known, Place, Standing, standing
+from workers.ingest.version import Dropped, Known, Place, Standing, standing
 from workers.ingest.write import UNCHANGED, Plan, write
 
 
@@ -46,7 +46,9 @@ class Adder:
         data = read_data(work.type, work.major, work.data)
         assert isinstance(data, DocumentAdded)
         version = version_of(work, data)
-        place = await self._store.place(version.key)
+        place = await self._store.place(version.key, version.accept_no)
+        if isinstance(place, Dropped):
+            return Done(publications=[overtaken(version, place.accept_no)])
         stands = standing(place.known, version.sequence, explicit=version.explicit)
         if stands is Standing.SUPERSEDED:
             assert place.known is not None

@@ -28,6 +28,6 @@ async def on_dead(connection: Connection, work: Work, error: PenstockError) -> S
         queries("ingest").fail_document,
         *(version.key.tenant_id, version.key.collection, version.key.document_id),
         *(version.sequence, version.explicit, reason, version.event_id),
-        data.media_type if isinstance(data, DocumentAdded) else None,
+        *(data.media_type if isinstance(data, DocumentAdded) else None, version.accept_no),
     )
     return [failed(version, error)]

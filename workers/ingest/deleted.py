@@ -7,9 +7,9 @@ from schemas.registry import read_data
 from schemas.states import DocumentState
 from schemas.work import Work
 from workers.handling import Done, Outcome, Shared
-from workers.ingest.news import Row, purged, superseded, version_of
+from workers.ingest.news import Row, overtaken, purged, superseded, version_of
 from workers.ingest.store import Store
-from workers.ingest.version import Standing, standing
+from workers.ingest.version import Dropped, Standing, standing
 from workers.ingest.write import Plan, write
 
 
@@ -29,7 +29,9 @@ class Deleter:
         data = read_data(work.type, work.major, work.data)
         assert isinstance(data, DocumentDeleted)
         version = version_of(work, data)
-        place = await self._store.place(version.key)
+        place = await self._store.place(version.key, version.accept_no)
+        if isinstance(place, Dropped):
+            return Done(publications=[overtaken(version, place.accept_no)])
         stands = standing(place.known, version.sequence, explicit=version.explicit)
         if stands is Standing.COUNTS:
             return Done(effect=Shared(write, Plan(version, place, Row(DocumentState.PURGED))))

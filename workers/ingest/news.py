@@ -22,11 +22,13 @@ class Version:
     Attributes:
         sequence: the caller's number, otherwise the ledger's.
         explicit: whether it is the caller's.
+        accept_no: where it stands among all that was accepted.
     """
 
     key: Key
     sequence: int
     explicit: bool
+    accept_no: int
     event_id: UUID
 
 
@@ -56,6 +58,7 @@ def version_of(work: Work, data: DocumentAdded | DocumentDeleted) -> Version:
         key=Key(work.tenant_id, data.collection, data.document_id),
         sequence=work.accept_no if work.sequence is None else work.sequence,
         explicit=work.sequence is not None,
+        accept_no=work.accept_no,
         event_id=work.event_id,
     )
 
@@ -71,7 +74,7 @@ def superseded(version: Version, known: Known) -> Publication:
 
 
 def overtaken(version: Version, by_sequence: int) -> Publication:
-    """A newer version was there first, or is written at the same time."""
+    """A newer version was there first, or is written at the same time; or the collection was dropped since."""
     return _say(version, "document.superseded", by_sequence=by_sequence)
 
 

@@ -12,7 +12,7 @@ from infra.database import Database, queries
 from infra.settings import Settings
 from schemas.errors import Uncharged
 from workers.ingest.diff import Stored
-from workers.ingest.version import Known, Place, Space
+from workers.ingest.version import Dropped, Known, Place, Space
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,8 +33,13 @@ class Store:
         self._settings = settings
         self._load: Coalescer[Key, Place | None] = Coalescer(self._load_many, limit=500, parallel=2)
 
-    async def place(self, key: Key) -> Place:
+    async def place(self, key: Key, accept_no: int) -> Place | Dropped:
         """Where a document belongs and what is known of it; its collection is made when it is new.
+
+        Args:
+            key: the document.
+            accept_no: where the version stands among all that was accepted: a collection that was dropped later took it
+                with it.
 
         Raises:
             LimitReached: the tenant may have no more collections.
@@ -42,10 +47,15 @@ class Store:
         found = await self._load(key)
         if found is None:
             async with self._database.transaction(key.tenant_id) as connection:
+                last = await connection.fetchval(queries("ingest").dropped, key.tenant_id, key.collection)
+                if last is not None and accept_no < last:
+                    return Dropped(last)
                 await ensure_collection(connection, key.tenant_id, key.collection, self._settings)
             found = await self._load(key)
         if found is None:
-            raise Uncharged("the collection is being dropped")
+            raise Uncharged("the collection was dropped at the same moment")
+        if found.dropped is not None and accept_no < found.dropped.accept_no:
+            return found.dropped
         return found
 
     async def chunks(self, key: Key, place: Place) -> list[Stored]:
@@ -94,4 +104,5 @@ def _place(row: Mapping[str, Any]) -> Place:
         space=Space(row["space_id"], row["model"], row["dimensions"]),
         settings=row["settings"],
         known=known,
+        dropped=None if row["dropped_no"] is None else Dropped(row["dropped_no"]),
     )

@@ -58,12 +58,25 @@ class Place:
 
     Attributes:
         known: None for a document that was never heard of.
+        dropped: the last collection of this name that was dropped.
     """
 
     collection_id: int
     space: Space
     settings: Mapping[str, Any]
     known: Known | None
+    dropped: Dropped | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A collection was dropped after the version had been accepted: the version went with it.
+
+    Attributes:
+        accept_no: where the drop stands among all that was accepted.
+    """
+
+    accept_no: int
 
 
 class Standing(Enum):

@@ -28,7 +28,7 @@ WHERE c.tenant_id = $1 AND c.name = $2;
 SELECT c.collection_id, c.name, s.provider, s.model, s.dimensions, c.text_config::text AS language, c.settings,
        c.generation, c.created_at
 FROM collections c JOIN embedding_spaces s USING (space_id)
-WHERE c.tenant_id = $1 AND ($2::text IS NULL OR c.name > $2)
+WHERE c.tenant_id = $1 AND ($2::text IS NULL OR c.name > $2) AND c.dropped_at IS NULL
 ORDER BY c.name LIMIT $3;
 
 -- name: known

@@ -2,12 +2,18 @@
 -- What documents look like now, with their collections; a collection that does not exist brings no row.
 SELECT w.place, c.collection_id, c.space_id, s.model, s.dimensions, c.settings,
        d.revision, d.sequence, d.settled_sequence, d.served_sequence, d.explicit_sequence, d.status,
-       d.content_sha256, d.recipe_sha256, d.title, d.metadata, d.uri, d.chunks, d.tokens, d.event_id
+       d.content_sha256, d.recipe_sha256, d.title, d.metadata, d.uri, d.chunks, d.tokens, d.event_id,
+       (SELECT max(g.dropped_no) FROM collections g
+        WHERE g.tenant_id = w.tenant_id AND g.dropped_name = w.collection AND g.dropped_at IS NOT NULL) AS dropped_no
 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (tenant_id, collection, document_id, place)
 JOIN collections c ON c.tenant_id = w.tenant_id AND c.name = w.collection
 JOIN embedding_spaces s ON s.space_id = c.space_id
 LEFT JOIN documents d
   ON d.tenant_id = w.tenant_id AND d.collection_id = c.collection_id AND d.document_id = w.document_id
+
+-- name: dropped
+-- When a collection of this name was last dropped, among all that was accepted.
+SELECT max(dropped_no) FROM collections WHERE tenant_id = $1 AND dropped_name = $2 AND dropped_at IS NOT NULL
 
 -- name: load_chunks
 -- A document's chunks without their text.
@@ -30,12 +36,13 @@ ORDER BY tenant_id, space_id, sha256
 ON CONFLICT (tenant_id, space_id, sha256) DO NOTHING
 
 -- name: enter_collections
--- Writers of a collection go in side by side, but not while it is switched to another embedding space; in order.
+-- Writers of a collection go in side by side, but not while it is dropped or switched to another embedding space; in
+-- order.
 SELECT pg_advisory_xact_lock_shared(hashtextextended('penstock.collection.' || w.tenant_id || '.' || w.collection_id, 0))
 FROM (SELECT DISTINCT * FROM unnest($1::text[], $2::bigint[]) AS u (tenant_id, collection_id) ORDER BY 1, 2) w
 
 -- name: create_documents
--- First versions of documents; no row where somebody else was first, or the collection's space has changed.
+-- First versions of documents; no row where somebody else was first, or the collection was dropped or its space changed.
 INSERT INTO documents (
   tenant_id, collection_id, document_id, status, sequence, settled_sequence, served_sequence, explicit_sequence,
   content_sha256, recipe_sha256, title, metadata, media_type, uri, chunks, tokens, event_id, indexed_at
@@ -50,12 +57,14 @@ FROM unnest($1::text[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::big
         recipe_sha256, title, metadata, media_type, uri, chunks, tokens, event_id)
 JOIN collections c
   ON c.tenant_id = w.tenant_id AND c.collection_id = w.collection_id AND c.space_id = w.space_id
+  AND c.dropped_at IS NULL
 ORDER BY 1, 2, 3
 ON CONFLICT (tenant_id, collection_id, document_id) DO NOTHING
 RETURNING tenant_id, collection_id, document_id
 
 -- name: settle_documents
--- Versions that decide the content; no row where the document or the collection's space has changed since it was read.
+-- Versions that decide the content; no row where the document or the collection's space has changed since it was read, or
+-- the collection was dropped.
 -- A newer version that failed keeps its status: it is still the newest.
 UPDATE documents d
 SET status = CASE WHEN w.sequence >= d.sequence THEN w.status ELSE d.status END,
@@ -77,6 +86,7 @@ FROM unnest($1::text[], $2::bigint[], $3::text[], $4::int[], $5::text[], $6::big
         recipe_sha256, title, metadata, media_type, uri, chunks, tokens, event_id, revision)
 JOIN collections c
   ON c.tenant_id = w.tenant_id AND c.collection_id = w.collection_id AND c.space_id = w.space_id
+  AND c.dropped_at IS NULL
 WHERE d.tenant_id = w.tenant_id AND d.collection_id = w.collection_id AND d.document_id = w.document_id
   AND d.revision = w.revision
 RETURNING d.tenant_id, d.collection_id, d.document_id
@@ -88,7 +98,9 @@ INSERT INTO documents AS d (
 )
 SELECT c.tenant_id, c.collection_id, $3, 'failed', $4, $5, $6, $7, $8
 FROM collections c
-WHERE c.tenant_id = $1 AND c.name = $2
+WHERE c.tenant_id = $1 AND c.name = $2 AND NOT EXISTS (
+  SELECT FROM collections g
+  WHERE g.tenant_id = $1 AND g.dropped_name = $2 AND g.dropped_at IS NOT NULL AND g.dropped_no > $9)
 ON CONFLICT (tenant_id, collection_id, document_id) DO UPDATE
 SET status = 'failed', sequence = excluded.sequence, error = excluded.error, event_id = excluded.event_id,
     updated_at = now(), revision = d.revision + 1

@@ -60,6 +60,10 @@ WHERE k.tenant_id = gone.tenant_id AND k.source = 'penstock:gateway/requests' AN
 -- Nonces of webhook replays older than so many days, like the idempotency keys of events.
 DELETE FROM webhook_replays WHERE created_at < now() - $1::int * interval '1 day'
 
+-- name: prune_dropped
+-- What is left of collections that were dropped so many days ago: no event of theirs is left to be held against them.
+DELETE FROM collections WHERE dropped_at < now() - $1::int * interval '1 day'
+
 -- name: prune_recall
 -- Samples of recall older than so many days.
 DELETE FROM recall_samples WHERE taken_at < now() - $1::int * interval '1 day'

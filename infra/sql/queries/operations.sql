@@ -65,19 +65,19 @@ WHERE ($1::text IS NULL OR tenant_id = $1) AND day >= $2
 ORDER BY day DESC, tenant_id, purpose, model
 
 -- name: usage_of_collections
--- What embedding the documents of each collection has cost, the dearest first.
-SELECT c.tenant_id, c.name AS collection, count(u.document_id) AS documents,
+-- What embedding the documents of each collection has cost, the dearest first; dropped ones too.
+SELECT c.tenant_id, coalesce(c.dropped_name, c.name) AS collection, count(u.document_id) AS documents,
        coalesce(sum(u.embedded_tokens), 0)::bigint AS embedded_tokens, coalesce(sum(u.cost_micros), 0) / 1e6 AS cost_usd
 FROM collections c LEFT JOIN document_usage u USING (tenant_id, collection_id)
-WHERE ($1::text IS NULL OR c.tenant_id = $1) AND ($2::text IS NULL OR c.name = $2)
+WHERE ($1::text IS NULL OR c.tenant_id = $1) AND ($2::text IS NULL OR coalesce(c.dropped_name, c.name) = $2)
 GROUP BY c.tenant_id, c.collection_id
 ORDER BY embedded_tokens DESC, 1, 2
 LIMIT $3
 
 -- name: usage_of_documents
 -- What embedding each document has cost, the dearest first; deleted ones too.
-SELECT c.tenant_id, c.name AS collection, u.document_id, u.embedded_tokens, u.cost_micros / 1e6 AS cost_usd
+SELECT c.tenant_id, coalesce(c.dropped_name, c.name) AS collection, u.document_id, u.embedded_tokens, u.cost_micros / 1e6 AS cost_usd
 FROM document_usage u JOIN collections c USING (tenant_id, collection_id)
-WHERE ($1::text IS NULL OR c.tenant_id = $1) AND ($2::text IS NULL OR c.name = $2)
+WHERE ($1::text IS NULL OR c.tenant_id = $1) AND ($2::text IS NULL OR coalesce(c.dropped_name, c.name) = $2)
 ORDER BY u.embedded_tokens DESC, 1, 2, 3
 LIMIT $3

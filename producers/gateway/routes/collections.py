@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from infra.collections import ensure_collection
+from infra.collections import drop_collection, ensure_collection
 from infra.database import Connection, queries
 from infra.keys import Scope
 from producers.gateway.access import Allow, Caller
@@ -17,7 +17,7 @@ from producers.gateway.body import read_model
 from producers.gateway.openapi import answers, takes
 from producers.gateway.paging import Paging, decode_cursor, page
 from producers.gateway.resources import gateway_of
-from producers.gateway.respond import json_response
+from producers.gateway.respond import json_response, no_content
 from producers.gateway.shapes.documents import CollectionBody, CollectionPage, CollectionView
 from schemas.errors import BadInput, Conflict, NotFound
 
@@ -70,6 +70,15 @@ async def show(request: Request, caller: Reader, collection: str) -> Response:
     as_known_name(collection, "collection")
     async with gateway_of(request).database.transaction(caller.tenant_id, readonly=True) as connection:
         return json_response(await _show(connection, caller.tenant_id, collection))
+
+
+@router.delete(ONE, status_code=204, responses=answers(None, 204))
+async def drop(request: Request, caller: Admin, collection: str) -> Response:
+    """Drop a collection with its documents. What was published before stays gone; what comes later makes it anew."""
+    as_known_name(collection, "collection")
+    async with gateway_of(request).database.transaction(caller.tenant_id) as connection:
+        await drop_collection(connection, caller.tenant_id, collection, actor=f"key:{caller.key_id}")
+    return no_content()
 
 
 @router.get("/v1/collections", responses=answers(CollectionPage))
