@@ -4,7 +4,8 @@ settings        the environment, once, frozen
 database        PostgreSQL: roles, tenants, transactions, named queries
 migrate         numbered SQL, forward only
 coalesce        many small calls become one large call
-ledger          events: accept, claim, commit
+ledger          events on their way in
+attempts        events with a worker: claimed, locked, finished
 outbox          what an effect says next: events and deliveries
 letters         stream entries that cannot be events
 erasure         what somebody wants forgotten

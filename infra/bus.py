@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from infra.coalesce import Coalescer
 from infra.database import Database
-from infra.ledger import Accepted, Offered, accept, offer
+from infra.ledger import Accepted, Offered, enter, offer
 from infra.push import push
 from schemas.envelope import Event
 from schemas.errors import Permanent
@@ -117,9 +117,7 @@ class Bus:
         return results
 
     async def _enter(self, offered: Sequence[Offered]) -> list[Accepted]:
-        tenants = sorted({one.tenant_id for one in offered})
-        async with self._database.transaction(*tenants) as connection:
-            return await accept(connection, offered)
+        return await enter(self._database, offered)
 
     async def _enter_alone(self, index: int, one: Offered) -> Accepted:
         try:

@@ -217,9 +217,17 @@ class Database:
         Raises:
             Unavailable, Permanent, Retryable: as for `transaction`.
         """
-        _check([tenant])
+        return await self.call([tenant], statement, *arguments)
+
+    async def call(self, tenants: Sequence[str], statement: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The same for several tenants: the first parameter names them, separated by commas.
+
+        Raises:
+            Unavailable, Permanent, Retryable: as for `transaction`.
+        """
+        _check(tenants)
         async with self.connection() as connection:
-            return await connection.fetch(statement, tenant, *arguments)
+            return await connection.fetch(statement, ",".join(tenants), *arguments)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -1,7 +1,7 @@
-"""Events pass through here into the ledger (`accept`), out to a worker (`claim`), and to their end (`finish`).
+"""Events pass through here into the ledger: the caller's key and the event, or what stands under the key already.
 
 The ledger is the record: outbox, idempotency record, audit trail, dead letters and what replay reads. Each call here
-takes many events and costs one or two round trips.
+takes many events and costs one or two round trips. What a worker does with them is in `infra.attempts`.
 """
 
 from __future__ import annotations
@@ -9,20 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import asyncpg
 import orjson
 from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - it is a UUID, and so is its base.
 
 from infra.database import Connection, Database, queries
 from schemas.envelope import Event
 from schemas.errors import IdReused, PenstockError
-from schemas.ids import EventId, TenantId, uuid7_bytes
+from schemas.ids import EventId, uuid7_bytes
 from schemas.registry import EVENT_TYPES
-from schemas.states import EventState
-from schemas.work import Work
 
 NAMED = ("partitionkey", "dataref", "correlationid", "causationid", "subjectref", "traceparent")
 """Attributes of an event that are kept without a column of their own, besides its extensions and its time."""
@@ -112,9 +110,7 @@ async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Acc
         One result per offered event, in order: accepted, duplicate, or rejected with `IdReused`.
     """
     sql = queries("ledger")
-    # One text, not an array per column: asyncpg looks at every element of an array several times, in Python.
-    rows = orjson.dumps([_row(one) for one in offered]).decode()
-    tag = await connection.execute(sql.accept, rows)
+    tag = await connection.execute(sql.accept, _rows(offered))
     if int(tag.rpartition(" ")[2]) == len(offered):
         return [_accepted(index, one) for index, one in enumerate(offered)]
     # Some keys were not free: what is kept under each tells ours from others'.
@@ -124,6 +120,24 @@ async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Acc
         [one.event.source for one in offered],
         [one.event.id for one in offered],
     )
+    return _all_judged(offered, found)
+
+
+async def enter(database: Database, offered: Sequence[Offered]) -> list[Accepted]:
+    """Enter events of any tenants as one round trip that is a transaction of its own; results as for `accept`.
+
+    Raises:
+        Unavailable: the database could not commit.
+        Permanent: it refuses one of them; nothing was entered.
+    """
+    tenants = sorted({one.tenant_id for one in offered})
+    found = await database.call(tenants, queries("ledger").enter, _rows(offered))
+    if not found:
+        return [_accepted(index, one) for index, one in enumerate(offered)]
+    return _all_judged(offered, found)
+
+
+def _all_judged(offered: Sequence[Offered], found: Sequence[asyncpg.Record]) -> list[Accepted]:
     kept: dict[tuple[str, str, str], Any] = {
         (row["tenant_id"], row["source"], row["id"]): row for row in found
     }
@@ -131,6 +145,11 @@ async def accept(connection: Connection, offered: Sequence[Offered]) -> list[Acc
         _judged(index, one, kept[one.tenant_id, one.event.source, one.event.id])
         for index, one in enumerate(offered)
     ]
+
+
+def _rows(offered: Sequence[Offered]) -> str:
+    """One text, not an array per column: asyncpg looks at every element of an array several times, in Python."""
+    return orjson.dumps([_row(one) for one in offered]).decode()
 
 
 def _row(one: Offered) -> dict[str, Any]:
@@ -170,121 +189,3 @@ def _judged(index: int, one: Offered, kept: Mapping[str, Any]) -> Accepted:
         return Accepted(index, EventId(kept["event_id"]), event.source, event.id, "duplicate")
     error = IdReused(field="id", fix="give changed data an id of its own")
     return Accepted(index, None, event.source, event.id, "rejected", error)
-
-
-@dataclass(frozen=True, slots=True)
-class NotYet:
-    """A claimed event that is not due; `delay` in seconds."""
-
-    delay: float
-
-
-async def claim(database: Database, wanted: Sequence[tuple[UUID, int]]) -> dict[UUID, Work | NotYet]:
-    """Take events under their fencing tokens; what is finished or held under a newer token does not come back.
-
-    Args:
-        database: acts as the role ``penstock_worker``.
-        wanted: (event id, token) pairs.
-    """
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            queries("ledger").claim, [event_id for event_id, _ in wanted], [token for _, token in wanted]
-        )
-    now = datetime.now(UTC)
-    found: dict[UUID, Work | NotYet] = {}
-    for row in rows:
-        # By position, which costs half: the columns come as `ledger_claim` names them.
-        event_id, tenant_id, source, key, kind, major, subject, data, sequence, *rest = row
-        accept_no, attributes, expires_at, attempts, losses, accepted_at, not_before, token = rest
-        if not_before is not None:
-            found[event_id] = NotYet(max(0.0, (not_before - now).total_seconds()))
-            continue
-        after = (accept_no, attributes, expires_at, attempts + 1, losses, accepted_at, token)
-        named = (EventId(event_id), TenantId(tenant_id), source, key, kind, major, subject, data, sequence)
-        found[event_id] = Work(*named, *after)
-    return found
-
-
-async def known(database: Database, event_ids: Sequence[UUID]) -> set[UUID]:
-    """Which of these ids have a ledger row, finished or not."""
-    async with database.connection() as connection:
-        return {row["event_id"] for row in await connection.fetch(queries("ledger").known, list(event_ids))}
-
-
-async def lock(connection: Connection, works: Sequence[Work]) -> dict[UUID, EventState]:
-    """Lock the rows that still carry our tokens; a row that is missing belongs to somebody else now."""
-    rows = await connection.fetch(
-        queries("ledger").lock,
-        [work.tenant_id for work in works],
-        [work.event_id for work in works],
-        [work.token for work in works],
-    )
-    return {row["event_id"]: EventState(row["status"]) for row in rows}
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """How an attempt ended, for the ledger row.
-
-    Attributes:
-        status: the state that follows ``running``.
-        attempts: charged attempts so far, this one included when it is charged.
-        delay: seconds until the event is due again, for states that wait.
-        error: why, as `PenstockError.as_dict` gives it.
-        note: a line for the event's story: {"what", …}; the time is added here.
-    """
-
-    work: Work
-    status: EventState
-    attempts: int
-    delay: float | None = None
-    error: Mapping[str, Any] | None = None
-    note: Mapping[str, Any] | None = None
-
-
-async def finish(connection: Connection, finishes: Sequence[Finish]) -> None:
-    """Write the ends of attempts in one statement, on a transaction that has locked their rows."""
-    await connection.execute(
-        queries("ledger").finish,
-        [one.work.tenant_id for one in finishes],
-        [one.work.event_id for one in finishes],
-        *_columns(finishes),
-    )
-
-
-async def finish_bare(database: Database, finishes: Sequence[Finish]) -> set[UUID]:
-    """Write the ends of attempts that have no effect: checked by token, locked and written in one round trip.
-
-    Args:
-        database: acts as the role ``penstock_worker``.
-        finishes: not ``dead``: a burial has an effect.
-
-    Returns:
-        The events that were ours; nothing was written of the others.
-    """
-    async with database.connection() as connection:
-        rows = await connection.fetch(
-            queries("ledger").finish_bare,
-            [one.work.tenant_id for one in finishes],
-            [one.work.event_id for one in finishes],
-            [one.work.token for one in finishes],
-            *_columns(finishes),
-        )
-    return {row["event_id"] for row in rows}
-
-
-def _columns(finishes: Sequence[Finish]) -> tuple[list[Any], ...]:
-    """What both ways to finish write."""
-    at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return (
-        [str(one.status) for one in finishes],
-        [one.attempts for one in finishes],
-        _sparse([one.delay for one in finishes]),
-        _sparse([one.error for one in finishes]),
-        _sparse([None if one.note is None else {"at": at, **one.note} for one in finishes]),
-    )
-
-
-def _sparse(values: list[Any]) -> list[Any]:
-    """Nothing for nothing: `unnest` fills up what is short, and asyncpg looks at each element of an array twice."""
-    return values if any(value is not None for value in values) else []

@@ -5,12 +5,14 @@ its effect is written. When one effect of a group fails the group is rolled back
 others succeed, and the failing one's error goes back to its own caller (P7).
 
 Endings that write nothing but their status (waiting again, given back, done without an effect) need no transaction of
-several statements: they are finished by one call, in larger groups.
+several statements: they are finished by one call, in larger groups. Nor do effects that know a call for all they write
+(`OneCall`), as long as no webhook has to be matched.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +21,11 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from infra import ledger, outbox
+from infra import attempts, outbox
+from infra.attempts import Finish
 from infra.bus import Bus
 from infra.coalesce import Coalescer
 from infra.database import Connection, Database, act_for
-from infra.ledger import Finish
 from infra.outbox import Said
 from schemas.errors import BudgetExceeded, LeaseLost, PenstockError, TransactionConflict
 from schemas.states import EventState
@@ -31,11 +33,14 @@ from schemas.work import Publication, Work
 from workers.engine.deadletters import trace_of
 from workers.engine.policy import code_of
 from workers.engine.types import Bury, Done, GiveBack, RetryAt, Verdict
-from workers.handling import HandlerSpec, Later, Outcome, Shared, Write
+from workers.handling import Done as Finished
+from workers.handling import End, HandlerSpec, Later, OneCall, Outcome, Shared, Write
 
 GROUP = 64
 BARE_GROUP = 500
 CONFLICT_RETRIES = 5
+BY_STEPS = 60.0
+"""Seconds for which a tenant is remembered whose endings one call could not write."""
 _log = structlog.get_logger("penstock.commit")
 
 
@@ -70,6 +75,10 @@ class Committer:
         self._commit: Coalescer[Ending, None] = Coalescer(
             partial(self._group, self._write), limit=GROUP, parallel=2
         )
+        self._at_once: Coalescer[Ending, None] = Coalescer(
+            partial(self._group, self._write_at_once), limit=GROUP, parallel=2
+        )
+        self._by_steps: dict[str, float] = {}
         self._finish: Coalescer[Ending, None] = Coalescer(
             partial(self._group, self._write_bare), limit=BARE_GROUP, parallel=1
         )
@@ -82,7 +91,12 @@ class Committer:
             Unavailable: the database is away; the commit may or may not have arrived.
             Exception: whatever the effect raised; nothing was written.
         """
-        await (self._finish if _is_bare(ending) else self._commit)(ending)
+        if _is_bare(ending):
+            await self._finish(ending)
+        elif _one_call(ending) is None or self._by_steps.get(ending.work.tenant_id, 0.0) > time.monotonic():
+            await self._commit(ending)
+        else:
+            await self._at_once(ending)
 
     async def _group(self, write: WriteGroup, endings: Sequence[Ending]) -> Sequence[BaseException | None]:
         try:
@@ -99,8 +113,34 @@ class Committer:
 
     async def _write_bare(self, endings: Sequence[Ending]) -> set[int]:
         """One call; returns the indexes of endings whose lease was lost."""
-        held = await ledger.finish_bare(self._database, [_finish(ending) for ending in endings])
+        held = await attempts.finish_bare(self._database, [_finish(ending) for ending in endings])
         return {index for index, ending in enumerate(endings) if ending.work.event_id not in held}
+
+    async def _write_at_once(self, endings: Sequence[Ending]) -> set[int]:
+        """One call for all; what it leaves is written step by step. Returns the indexes of endings whose lease was lost."""
+        kinds: defaultdict[End, list[int]] = defaultdict(list)
+        for index, ending in enumerate(endings):
+            call = _one_call(ending)
+            assert call is not None
+            kinds[call.end].append(index)
+        lost: set[int] = set()
+        left: list[int] = []
+        for end, indexes in kinds.items():
+            items = [
+                (endings[index].work, call.item) for index in indexes if (call := _one_call(endings[index]))
+            ]
+            ended = await end(self._database, items)
+            for index in indexes:
+                match ended.get(endings[index].work.event_id):
+                    case None:
+                        lost.add(index)
+                    case False:
+                        left.append(index)
+        if left:
+            until = time.monotonic() + BY_STEPS
+            self._by_steps.update({endings[index].work.tenant_id: until for index in left})
+            lost |= {left[place] for place in await self._write([endings[index] for index in left])}
+        return lost
 
     async def _write(self, endings: Sequence[Ending]) -> set[int]:
         """One transaction; returns the indexes of endings whose lease was lost."""
@@ -112,7 +152,7 @@ class Committer:
         lost: set[int] = set()
         tenants = sorted({work.tenant_id for work in works})
         async with self._database.transaction(*tenants) as connection:
-            held = await ledger.lock(connection, works)
+            held = await attempts.lock(connection, works)
             for index in order:
                 ending = endings[index]
                 state = held.get(ending.work.event_id)
@@ -131,13 +171,14 @@ class Committer:
             said += await _shared(connection, written)
             pushables = await outbox.write(connection, said)
             if finishes:
-                await ledger.finish(connection, finishes)
+                await attempts.finish(connection, finishes)
         await self._bus.push(pushables)
         return lost
 
     async def aclose(self) -> None:
         """Wait for what is under way."""
         await self._finish.aclose()
+        await self._at_once.aclose()
         await self._commit.aclose()
 
 
@@ -147,6 +188,14 @@ async def _until_no_conflict(write: WriteGroup, endings: Sequence[Ending]) -> se
         with contextlib.suppress(TransactionConflict):
             return await write(endings)
     return await write(endings)
+
+
+def _one_call(ending: Ending) -> OneCall | None:
+    """How the ending can be written by one call, if it can."""
+    outcome = ending.outcome
+    if isinstance(outcome, Finished) and not outcome.publications and isinstance(outcome.effect, OneCall):
+        return outcome.effect
+    return None
 
 
 def _is_bare(ending: Ending) -> bool:
@@ -162,8 +211,9 @@ async def _effect(connection: Connection, ending: Ending) -> list[Publication]:
     outcome, verdict = ending.outcome, ending.verdict
     if outcome is not None:
         said = list(outcome.publications)
-        if outcome.effect is not None and not isinstance(outcome.effect, Shared):
-            said += await outcome.effect(connection)
+        effect = outcome.effect.effect if isinstance(outcome.effect, OneCall) else outcome.effect
+        if effect is not None and not isinstance(effect, Shared):
+            said += await effect(connection)
         return said
     if not isinstance(verdict, Bury) or ending.error is None:
         return []

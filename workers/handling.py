@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 import redis.asyncio
 
@@ -45,11 +46,30 @@ class Shared:
     item: Any
 
 
+End: TypeAlias = Callable[[Database, Sequence[tuple[Work, Any]]], Awaitable[Mapping[UUID, bool]]]
+
+
+@dataclass(frozen=True, slots=True)
+class OneCall:
+    """An effect that one call can write together with the end of its event, where nothing has to be judged first.
+
+    Attributes:
+        end: gets the works that end together, each with its `item`. It locks their events under their tokens, names
+            the tenants itself and returns whether each event that was ours has ended; those that have not are as
+            they were.
+        effect: writes the same step by step, for those.
+    """
+
+    end: End
+    item: Any
+    effect: Effect
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """The work is finished: commit the effect and the publications, and mark the event done."""
 
-    effect: Effect | Shared | None = None
+    effect: Effect | Shared | OneCall | None = None
     publications: Sequence[Publication] = ()
 
 

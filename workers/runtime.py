@@ -17,10 +17,10 @@ from uuid import UUID
 
 import structlog
 
-from infra import ledger, log
+from infra import attempts, ledger, log
+from infra.attempts import Finish, NotYet
 from infra.coalesce import Coalescer
 from infra.database import Database
-from infra.ledger import Finish, NotYet
 from schemas.errors import LeaseLost, NewerThanWorker, PenstockError, Permanent, Unavailable
 from schemas.states import EventState
 from schemas.work import Work
@@ -184,7 +184,7 @@ class Runtime:
     async def _report_missing(self, jobs: Sequence[ClaimedJob], report: Report) -> None:
         """Jobs that the ledger did not give: finished already, or never entered."""
         try:
-            known = await ledger.known(self._database, [ledger.event_uuid(job.job_id) for job in jobs])
+            known = await attempts.known(self._database, [ledger.event_uuid(job.job_id) for job in jobs])
         except PenstockError as error:
             _log.warning("runtime.ledger_away", error=error.code, next_step="the jobs are given back")
             for job in jobs:
@@ -202,7 +202,7 @@ class Runtime:
             return
         try:
             async with asyncio.timeout(RELEASE):
-                await ledger.finish_bare(
+                await attempts.finish_bare(
                     self._database,
                     [Finish(work, EventState.ACCEPTED, work.attempt - 1, delay=0.0) for work in works],
                 )
@@ -264,5 +264,5 @@ class Runtime:
 
     async def _claim_group(self, claims: Sequence[_Claimed]) -> Sequence[Mapping[UUID, Work | NotYet]]:
         """Claims of the engine that came at the same time share a call; each looks up its own in what it brought."""
-        found = await ledger.claim(self._database, [pair for claim in claims for pair in claim])
+        found = await attempts.claim(self._database, [pair for claim in claims for pair in claim])
         return [found] * len(claims)

@@ -6,10 +6,10 @@ from uuid import uuid4
 import pytest
 import redis.asyncio
 
-from infra import ledger
+from infra import attempts, ledger
+from infra.attempts import NotYet
 from infra.bus import Bus
 from infra.database import Database
-from infra.ledger import NotYet
 from schemas.envelope import Event, parse_event
 from schemas.errors import IdReused
 from schemas.work import Work
@@ -126,13 +126,13 @@ async def test_a_claim_returns_the_event_once(bus: Bus, tenant: str, worker_data
     [accepted] = await bus.publish(tenant, [document(sequence=3)])
     assert accepted.event_id is not None
     token = time.time_ns() // 1000
-    found = await ledger.claim(worker_database, [(accepted.event_id, token)])
+    found = await attempts.claim(worker_database, [(accepted.event_id, token)])
     work = found[accepted.event_id]
     assert isinstance(work, Work)
     assert (tenant, 3, 1, 0, token) == (work.tenant_id, work.sequence, work.attempt, work.losses, work.token)
-    older = await ledger.claim(worker_database, [(accepted.event_id, token - 1)])
+    older = await attempts.claim(worker_database, [(accepted.event_id, token - 1)])
     assert isinstance(older[accepted.event_id], NotYet)
-    newer = (await ledger.claim(worker_database, [(accepted.event_id, token + 1)]))[accepted.event_id]
+    newer = (await attempts.claim(worker_database, [(accepted.event_id, token + 1)]))[accepted.event_id]
     assert isinstance(newer, Work)
     assert newer.losses == 1
 
@@ -140,5 +140,5 @@ async def test_a_claim_returns_the_event_once(bus: Bus, tenant: str, worker_data
 async def test_an_unknown_id_does_not_come_back(worker_database: Database) -> None:
     """The ledger, not Redis, says which events exist."""
     unknown = uuid4()
-    assert await ledger.claim(worker_database, [(unknown, 1)]) == {}
-    assert set() == await ledger.known(worker_database, [unknown])
+    assert await attempts.claim(worker_database, [(unknown, 1)]) == {}
+    assert set() == await attempts.known(worker_database, [unknown])

@@ -19,7 +19,8 @@ OWNERS = {"maintain", "gateway_tenants", "gateway_keys", "operations"}
 """Files of statements that only the owner runs; nobody who serves may."""
 DOOR = ("ledger", "claim")
 """By this one a worker learns whose event it has taken (ledger_claim, a definer function)."""
-ROWS_AS_TEXT = ("ledger", "accept")
+ROWS_AS_TEXT = {("ledger", "accept"), ("ledger", "enter"), ("answer", "end")}
+"""Statements whose rows come as one JSON text; all but the first say themselves for whom they act."""
 MARKED = """
 SELECT a.attname AS name FROM pg_attribute a
 WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -57,10 +58,21 @@ def value_of(kind: str, tenant: str, theirs: UUID) -> Any:
 
 def arguments_of(name: tuple[str, str], kinds: list[str], tenant: str, theirs: UUID) -> list[Any]:
     """What a statement is called with; rows that come as one JSON text name the tenant as arrays would."""
-    if name == ROWS_AS_TEXT:
-        text = dict.fromkeys(("tenant_id", "source", "id", "type", "queue"), tenant)
-        row = {**text, "event_id": str(theirs), "major": 1, "data": {}, "attributes": {}, "sha": "00"}
-        return [json.dumps([row])]
+    if name in ROWS_AS_TEXT:
+        text = dict.fromkeys(("tenant_id", "source", "id", "type", "queue", "alias"), tenant)
+        ids = {"event_id": str(theirs), "said_id": str(theirs), "keep_as": "00", "sha": "00"}
+        data = {"status": "answered", "question": tenant, "passages": [], "citations": []}
+        row = {
+            **text,
+            **ids,
+            "major": 1,
+            "token": 1,
+            "attempts": 1,
+            "data": data,
+            "attributes": {},
+            "collections": [],
+        }
+        return [MINE, json.dumps([row]), ["running"]][len(kinds) == 1 :][: len(kinds)]
     return [value_of(kind, tenant, theirs) for kind in kinds]
 
 

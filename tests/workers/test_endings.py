@@ -3,9 +3,9 @@ import json
 import time
 from uuid import UUID
 
-from infra import ledger
+from infra import attempts
+from infra.attempts import Finish
 from infra.database import Database
-from infra.ledger import Finish
 from schemas.registry import INGEST
 from schemas.states import EventState
 from schemas.work import Work
@@ -27,7 +27,7 @@ FROM generate_series(1, 3000) AS n
 
 async def take(database: Database, event_id: UUID) -> Work:
     """Claim one event, as a worker does."""
-    work = (await ledger.claim(database, [(event_id, time.time_ns() // 1000)]))[event_id]
+    work = (await attempts.claim(database, [(event_id, time.time_ns() // 1000)]))[event_id]
     assert isinstance(work, Work)
     return work
 
@@ -54,9 +54,9 @@ async def test_an_ending_sent_twice_is_written_once(
     event_id = await bare.publish(tenant, "document.added", DATA)
     work = await take(worker_database, event_id)
     done = Finish(work, EventState.DONE, 1)
-    assert {event_id} == await ledger.finish_bare(worker_database, [done])
+    assert {event_id} == await attempts.finish_bare(worker_database, [done])
     first = await bare.event(event_id)
-    assert {event_id} == await ledger.finish_bare(worker_database, [done])
+    assert {event_id} == await attempts.finish_bare(worker_database, [done])
     assert first == await bare.event(event_id)
 
 

@@ -133,6 +133,5 @@ def keepable(work: Work, result: Result) -> Kept | None:
 
 async def keep(connection: Connection, work: Work, key: bytes, result: Result) -> None:
     """Keep an answer, in the transaction that writes it."""
-    kept = keepable(work, result)
-    if kept is not None:
-        await connection.execute(queries("answer").cache, work.tenant_id, key, work.event_id, kept)
+    if keepable(work, result) is not None:
+        await connection.execute(queries("answer").cache, work.tenant_id, key, work.event_id)

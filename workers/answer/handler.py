@@ -31,7 +31,7 @@ from workers.answer.condense import condense
 from workers.answer.examples import ExampleShelves
 from workers.answer.gate import relevant
 from workers.answer.prompt import check_room
-from workers.answer.record import write, write_dead
+from workers.answer.record import effect_of, write_dead
 from workers.answer.result import Result, failed
 from workers.answer.writing import Asked, Author, Task
 from workers.handling import Done, Outcome, Resources
@@ -75,11 +75,7 @@ class Answerer:
             citations=len(result.citations),
             timings_ms=dict(result.timings_ms),
         )
-
-        async def effect(connection: Connection) -> Sequence[Publication]:
-            return await write(connection, work, query, result)
-
-        return Done(effect)
+        return Done(effect_of(work, query, result))
 
     @staticmethod
     async def on_dead(connection: Connection, work: Work, error: PenstockError) -> Sequence[Publication]:

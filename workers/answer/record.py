@@ -1,17 +1,77 @@
-"""What became of a question passes through here into its row and its out event, in the effect's transaction."""
+"""What became of a question passes through here into its row and its out event, in the effect's transaction.
+
+An answer of a tenant without webhooks is one call: it writes all that ends the question's event.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
 
 from infra.answers import CANCELLED
-from infra.database import Connection, queries
+from infra.database import Connection, Database, queries
+from infra.outbox import said_by
 from schemas.errors import PenstockError
+from schemas.ids import new_event_id
 from schemas.inbound import QueryReceived
+from schemas.registry import EVENT_TYPES
 from schemas.states import AnswerState, sources
 from schemas.work import Publication, Work
-from workers.answer.cache import keep
+from workers.answer.cache import keep, keepable
 from workers.answer.result import Result, failed
+from workers.handling import Effect, OneCall
+
+
+def effect_of(work: Work, query: QueryReceived, result: Result) -> Effect | OneCall:
+    """What writes a result."""
+
+    async def effect(connection: Connection) -> Sequence[Publication]:
+        return await write(connection, work, query, result)
+
+    if result.status in {AnswerState.ANSWERED, AnswerState.ABSTAINED}:
+        return OneCall(end_answers, (query, result), effect)
+    return effect
+
+
+async def end_answers(
+    database: Database, answers: Sequence[tuple[Work, tuple[QueryReceived, Result]]]
+) -> Mapping[UUID, bool]:
+    """Write answers, what they say and the ends of their events, where nothing has to be judged first.
+
+    Returns:
+        Whether each event that was ours has ended.
+    """
+    rows = orjson.dumps([_row(work, query, result) for work, (query, result) in answers]).decode()
+    tenants = sorted({work.tenant_id for work, _ in answers})
+    # What may become an answer may become an abstention.
+    open_states = sources(AnswerState.ANSWERED)
+    found = await database.call(tenants, queries("answer").end, rows, open_states)
+    return {row["event_id"]: row["ended"] for row in found}
+
+
+def _row(work: Work, query: QueryReceived, result: Result) -> dict[str, Any]:
+    """An answer as `answers_end` reads it: its event's data hold most of it."""
+    said = _announcement(work, query, result)
+    [caused] = said_by(work, [said])
+    kept = result.keep_as if keepable(work, result) else None
+    return {
+        "tenant_id": work.tenant_id,
+        "event_id": str(work.event_id),
+        "token": work.token,
+        "attempts": work.attempt,
+        "collections": query.collections,
+        "standalone": result.standalone,
+        "alias": result.alias,
+        "keep_as": None if kept is None else kept.hex(),
+        "said_id": str(new_event_id()),
+        "type": said.type,
+        "major": EVENT_TYPES[said.type].major,
+        "data": said.data,
+        "attributes": caused.attributes,
+    }
 
 
 async def write(

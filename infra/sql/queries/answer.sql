@@ -74,6 +74,10 @@ ORDER BY e.recorded_at DESC LIMIT $3
 SELECT * FROM prepare_for($1, $2::text[], $3::bytea)
 
 -- name: cache
--- Keeps an answer for whoever asks the same again.
-INSERT INTO answer_cache (tenant_id, key_sha256, query_id, result) VALUES ($1, $2, $3, $4)
+-- Keeps an answer for whoever asks the same again; what it says stands in its own row.
+INSERT INTO answer_cache (tenant_id, key_sha256, query_id, result) VALUES ($1, $2, $3, '{}')
 ON CONFLICT (tenant_id, key_sha256) DO UPDATE SET query_id = excluded.query_id, result = excluded.result, made_at = now()
+
+-- name: end
+-- Writes answers and all that ends their events; says itself for whom it acts.
+SELECT event_id, ended FROM answers_end($1, $2, $3::text[])

@@ -17,6 +17,11 @@ INSERT INTO events (tenant_id, event_id, source, id, type, major, queue, subject
 SELECT tenant_id, event_id, source, id, type, major, queue, subject, data, sequence, attributes, expires_at
 FROM input JOIN keys USING (event_id)
 
+-- name: enter
+-- The same as a transaction of its own, which says itself for whom it acts; when some keys were not free, what is kept
+-- under all of them comes back.
+SELECT tenant_id, source, id, event_id, data_sha256 FROM accept_for($1, $2)
+
 -- name: find_keys
 -- What is kept under the callers' keys that were not free.
 SELECT k.tenant_id, k.source, k.id, k.event_id, k.data_sha256
