@@ -61,9 +61,16 @@ class Aliases:
                 self._known.clear()
             known = (now + FRESH, await self._load(tenant_id, name))
             self._known[tenant_id, name] = known
-        resolved = known[1]
-        if self._avoid.get(resolved.model, 0.0) > now:
-            return Resolved(name, resolved.base, resolved.base)
+        return self._served(known[1])
+
+    def known(self, tenant_id: str, alias: str | None) -> Resolved | None:
+        """What an alias meant when it was looked up last, however long ago; None when it never was."""
+        known = self._known.get((tenant_id, alias or DEFAULT_ALIAS))
+        return None if known is None else self._served(known[1])
+
+    def _served(self, resolved: Resolved) -> Resolved:
+        if self._avoid.get(resolved.model, 0.0) > time.monotonic():
+            return Resolved(resolved.alias, resolved.base, resolved.base)
         return resolved
 
     def avoid(self, model: str) -> None:
@@ -73,8 +80,8 @@ class Aliases:
         self._avoid[model] = time.monotonic() + AVOIDED
 
     async def _load(self, tenant_id: str, alias: str) -> Resolved:
-        async with self._database.transaction(tenant_id, readonly=True) as connection:
-            row = await connection.fetchrow(queries("answer").alias, tenant_id, alias)
-        if row is None:
+        rows = await self._database.read(tenant_id, queries("answer").alias, alias)
+        if not rows:
             return Resolved(alias, self._default, self._default)
+        [row] = rows
         return Resolved(alias, row["model"], row["base_model"] or self._default, row["dataset"])

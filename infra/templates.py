@@ -86,9 +86,7 @@ async def read_template(database: Database, tenant_id: str, name: str | None) ->
         NotFound: a name was given and there is no such template.
     """
     wanted = name or DEFAULT_NAME
-    async with database.transaction(tenant_id, readonly=True) as connection:
-        row = await connection.fetchrow(queries("answer").template, tenant_id, wanted)
-    if row is not None:
+    for row in await database.read(tenant_id, queries("answer").template, wanted):
         return Template(wanted, row["version"], TemplateBody.model_validate(row["body"]))
     if wanted != DEFAULT_NAME:
         raise NotFound(f"there is no template {wanted!r}", field="template")
@@ -113,6 +111,11 @@ class Templates:
             known = (now + FRESH, await read_template(self._database, tenant_id, name))
             self._known[tenant_id, name] = known
         return known[1]
+
+    def known(self, tenant_id: str, name: str | None) -> Template | None:
+        """What a name meant when it was looked up last, however long ago; None when it never was."""
+        known = self._known.get((tenant_id, name))
+        return None if known is None else known[1]
 
 
 async def put_template(database: Database, tenant_id: str, name: str, body: Any) -> Template:

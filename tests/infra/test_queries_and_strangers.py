@@ -19,7 +19,7 @@ OWNERS = {"maintain", "gateway_tenants", "gateway_keys", "operations"}
 """Files of statements that only the owner runs; nobody who serves may."""
 DOOR = ("ledger", "claim")
 """By this one a worker learns whose event it has taken (ledger_claim, a definer function)."""
-ROWS_AS_TEXT = {("ledger", "accept"), ("ledger", "enter"), ("answer", "end")}
+ROWS_AS_TEXT = {("ledger", "accept"), ("ledger", "enter"), ("answer", "end"), ("answer", "begin")}
 """Statements whose rows come as one JSON text; all but the first say themselves for whom they act."""
 MARKED = """
 SELECT a.attname AS name FROM pg_attribute a
@@ -60,7 +60,13 @@ def arguments_of(name: tuple[str, str], kinds: list[str], tenant: str, theirs: U
     """What a statement is called with; rows that come as one JSON text name the tenant as arrays would."""
     if name in ROWS_AS_TEXT:
         text = dict.fromkeys(("tenant_id", "source", "id", "type", "queue", "alias"), tenant)
-        ids = {"event_id": str(theirs), "said_id": str(theirs), "keep_as": "00", "sha": "00"}
+        ids = {
+            "event_id": str(theirs),
+            "said_id": str(theirs),
+            "query_id": str(theirs),
+            "keep_as": "00",
+            "sha": "00",
+        }
         data = {"status": "answered", "question": tenant, "passages": [], "citations": []}
         row = {
             **text,

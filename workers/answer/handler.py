@@ -10,7 +10,7 @@ from typing import cast
 
 import structlog
 
-from infra.aliases import Aliases
+from infra.aliases import Aliases, Resolved
 from infra.answer_stops import StopWatch
 from infra.answer_stream import AnswerWriter
 from infra.answers import CANCELLED
@@ -19,7 +19,7 @@ from infra.filters import compile_filter
 from infra.llm import ModelApi
 from infra.response_schema import check_schema
 from infra.retrieval import Found, Retriever
-from infra.templates import Templates
+from infra.templates import Template, Templates
 from schemas.errors import PenstockError
 from schemas.inbound import QueryReceived
 from schemas.registry import read_data
@@ -125,13 +125,29 @@ class Answerer:
         tenant = work.tenant_id
         schema = None if query.response_schema is None else check_schema(query.response_schema)
         compile_filter(query.filter)
-        resolved, template = await asyncio.gather(
+        # What was known last is most likely true still, so the cache is asked at the same time; if not, once more.
+        before = self._aliases.known(tenant, query.model), self._templates.known(tenant, query.template)
+        meant = asyncio.gather(
             self._aliases.resolve(tenant, query.model), self._templates.read(tenant, query.template)
         )
+        prepared: Prepared | None = None
+        match before:
+            case (Resolved() as resolved, Template() as template):
+                prepared, now = await asyncio.gather(self._prepare(tenant, query, resolved, template), meant)
+            case _:
+                now = await meant
+        resolved, template = now
+        if prepared is None or (resolved, template) != before:
+            prepared = await self._prepare(tenant, query, resolved, template)
+        return Asked(work, query, resolved, template, prepared.collections, schema), prepared
+
+    async def _prepare(
+        self, tenant: str, query: QueryReceived, resolved: Resolved, template: Template
+    ) -> Prepared:
+        """Whether a question of this meaning was answered before."""
         shown = "" if resolved.tuned else await self._shelves.stamp(tenant, resolved.alias)
         key = question_key(query, template, resolved, shown)
-        prepared = await self._cache.prepare(tenant, query.collections, key)
-        return Asked(work, query, resolved, template, prepared.collections, schema), prepared
+        return await self._cache.prepare(tenant, query.collections, key)
 
     async def _afresh(self, asked: Asked, writer: AnswerWriter, clock: Clock) -> Result:
         """Search, weigh the evidence, and have it answered."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import structlog
 
 from infra.aliases import Aliases, Resolved
@@ -198,22 +199,23 @@ class Author:
             _log.warning("answer.state_not_shown", error=error.code, reason=error.message)
 
     async def _begin_all(self, tasks: Sequence[Task]) -> list[None]:
-        """Write the rows of all questions that got so far at the same time, in one transaction."""
-        rows = sorted(
-            (
-                task.asked.work.tenant_id,
-                task.asked.work.event_id,
-                task.asked.query.question,
-                task.asked.query.collections,
-                task.asked.resolved.alias,
-                task.asked.work.attributes.get("subjectref"),
-                task.asked.work.accepted_at,
-                sources(AnswerState.STREAMING),
-            )
+        """Write the rows of all questions that got so far at the same time, in one call."""
+        rows = [
+            {
+                "tenant_id": task.asked.work.tenant_id,
+                "query_id": str(task.asked.work.event_id),
+                "question": task.asked.query.question,
+                "collections": task.asked.query.collections,
+                "alias": task.asked.resolved.alias,
+                "subjectref": task.asked.work.attributes.get("subjectref"),
+                "created_at": task.asked.work.accepted_at,
+            }
             for task in tasks
-        )
-        async with self._resources.database.transaction(*{row[0] for row in rows}) as connection:
-            await connection.executemany(queries("answer").begin, rows)
+        ]
+        tenants = sorted({task.asked.work.tenant_id for task in tasks})
+        open_states = sources(AnswerState.STREAMING)
+        sql = queries("answer").begin
+        await self._resources.database.call(tenants, sql, orjson.dumps(rows).decode(), open_states)
         return [None] * len(tasks)
 
     def _result(self, task: Task, written: _Written, clock: Clock) -> Result:

@@ -1,12 +1,10 @@
 -- name: alias
--- What an alias means now, with the model to fall back to.
-SELECT a.model, coalesce(m.base_model, a.previous) AS base_model, m.dataset
-FROM model_aliases a LEFT JOIN models m ON m.tenant_id = a.tenant_id AND m.model = a.model
-WHERE a.tenant_id = $1 AND a.alias = $2
+-- What an alias means now, with the model to fall back to. Says itself for whom it acts, as those below do.
+SELECT model, base_model, dataset FROM alias_for($1, $2)
 
 -- name: template
 -- The newest version of a template.
-SELECT version, body FROM templates WHERE tenant_id = $1 AND name = $2 ORDER BY version DESC LIMIT 1
+SELECT version, body FROM template_for($1, $2)
 
 -- name: add_template
 -- Keeps a version; nothing comes back when somebody else kept that number first.
@@ -31,11 +29,8 @@ WHERE e.tenant_id = $1 AND e.event_id = $2 AND e.type = 'query.received'
 SELECT status, error FROM answers WHERE tenant_id = $1 AND query_id = $2
 
 -- name: begin
--- Shows that a model is writing; an answer that is finished stays as it is.
-INSERT INTO answers AS a (tenant_id, query_id, status, question, collections, alias, subjectref, created_at)
-VALUES ($1, $2, 'streaming', $3, $4, $5, $6, $7)
-ON CONFLICT (tenant_id, query_id) DO UPDATE SET status = 'streaming'
-WHERE a.status = ANY ($8::text[]) AND coalesce(a.error ->> 'code', '') <> 'cancelled'
+-- Shows that a model is writing; nobody waits until that is on disk.
+SELECT answers_begin($1, $2, $3::text[]), set_config('synchronous_commit', 'off', true)
 
 -- name: finish
 -- Writes a finished answer, once: a row whose state does not allow it stays as it is.
