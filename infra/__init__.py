@@ -10,6 +10,8 @@ outbox          what an effect says next: events and deliveries
 letters         stream entries that cannot be events
 erasure         what somebody wants forgotten
 bus             ledger first, then Redis
+redis_client    redis-py, made cheap for a process that says much
+redis_line      the one connection that its commands share
 sweeper         pushes what a crash or an emptied Redis left behind
 wire            JSON on the wire; never pickle
 queue_insight   what a queue holds, in one cheap call

@@ -18,6 +18,7 @@ from infra.coalesce import Coalescer
 from infra.database import Database
 from infra.ledger import Accepted, Offered, enter, offer
 from infra.push import push
+from infra.redis_client import Client
 from schemas.envelope import Event
 from schemas.errors import Permanent
 from schemas.registry import EVENT_TYPES
@@ -30,7 +31,7 @@ _log = structlog.get_logger("penstock.bus")
 
 def open_redis(url: str) -> redis.asyncio.Redis:
     """A client for one Redis or Valkey; connects when it is first used. Close with `aclose`."""
-    client: redis.asyncio.Redis = redis.asyncio.Redis.from_url(
+    client: redis.asyncio.Redis = Client.from_url(
         url, socket_connect_timeout=5, socket_timeout=30, health_check_interval=30, retry_on_timeout=False
     )
     return client
