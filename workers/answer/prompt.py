@@ -74,6 +74,9 @@ def build_prompt(
         return Prompt(whole, most, size, {})
 
     room = check_room(body, question, SHORTEST if passages else 0)
+    size = sum(_cost(message["content"]) for message in whole) + len(blocks)
+    if size <= body.max_prompt_tokens:
+        return Prompt(whole, most, size, {})
     if wide:
         blocks = [fence(number, passage) for number, passage in enumerate(passages, 1)]
     kept, room, cut = _fitting(blocks, passages, room)

@@ -7,7 +7,7 @@ could make it part of a link, an image or a tag. Links stand only where their ad
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 LONGEST = 600
 """Characters: what is still not closed by then is text."""
@@ -35,6 +35,7 @@ _UNFINISHED = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_ADDRESSES = re.compile(_ADDRESS, re.IGNORECASE)
 _TRAILING = ".,;:!?"
 
 Allowed = Callable[[str], bool]
@@ -42,17 +43,38 @@ Allowed = Callable[[str], bool]
 
 def addresses_in(texts: Iterable[str]) -> frozenset[str]:
     """The addresses that stand in some texts."""
-    return frozenset(
-        found.rstrip(_TRAILING)
-        for text in texts
-        if _may_hold_one(text.lower())
-        for found in re.findall(_ADDRESS, text, re.IGNORECASE)
-    )
+    return frozenset(found.rstrip(_TRAILING) for text in texts for found in _addresses(text))
 
 
-def _may_hold_one(folded: str) -> bool:
+def _addresses(text: str) -> list[str]:
     """Looked for plainly first: most texts hold no address, and the pattern tries each letter."""
-    return any(scheme in folded for scheme in _SCHEMES)
+    starts = sorted(_schemes(text.lower()))
+    if starts and not text.isascii():  # folded, a letter may be longer: the places are those of another text
+        return _ADDRESSES.findall(text)
+    found: list[str] = []
+    end = 0
+    for start in starts:
+        if start >= end and (match := _ADDRESSES.match(text, start)) is not None:
+            found.append(match[0])
+            end = match.end()
+    return found
+
+
+def _schemes(folded: str) -> Iterator[int]:
+    """Where a scheme stands."""
+    for scheme in _SCHEMES:
+        at = folded.find(scheme)
+        while at >= 0:
+            yield at
+            at = folded.find(scheme, at + 1)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether nothing can stand in a text that is to be removed: no link, image, tag or address."""
+    if "<" in text or "](" in text or "![" in text or not text.isascii():
+        return False
+    folded = text.lower()
+    return not any(scheme in folded for scheme in _SCHEMES)
 
 
 class Sanitizer:
@@ -73,12 +95,15 @@ class Sanitizer:
         text = self._held + piece
         unfinished = _first_unfinished(text)
         self._held = text[unfinished:]
-        return _UNSAFE.sub(self._replace, text[:unfinished])
+        return self._filtered(text[:unfinished])
 
     def finish(self) -> str:
         """What was held back."""
         held, self._held = self._held, ""
-        return _UNSAFE.sub(self._replace, held)
+        return self._filtered(held)
+
+    def _filtered(self, text: str) -> str:
+        return text if _is_plain(text) else _UNSAFE.sub(self._replace, text)
 
     def _replace(self, match: re.Match[str]) -> str:
         address, target = match["address"], match["target"]
@@ -114,8 +139,17 @@ def _first_unfinished(text: str) -> int:
     """Where the earliest construct begins that the end of the text leaves open; the text's length if none does."""
     end = len(text)
     while (
-        found := _UNFINISHED.search(text, max(0, end - 3 * LONGEST), end)
+        found := _UNFINISHED.search(text, _first_suspect(text, max(0, end - 3 * LONGEST), end), end)
     ) is not None and found.start() < end:
         # What is held back may itself stand inside something open.
         end = found.start()
     return end
+
+
+def _first_suspect(text: str, start: int, end: int) -> int:
+    """Where an open construct can begin at the earliest: at a bracket, a mark or in the last word, which may be an address."""
+    places = [at for mark in "![<" if (at := text.find(mark, start, end)) >= 0]
+    last = text[start:end].rsplit(None, 1)[-1:]
+    if last and text.endswith(last[0], start, end):
+        places.append(end - len(last[0]))
+    return min(places, default=end)

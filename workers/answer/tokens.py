@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from functools import lru_cache
 
 MESSAGE_OVERHEAD = 8
 """Tokens that a chat message costs besides its text."""
@@ -18,31 +17,38 @@ _RUN = re.compile(r"\S+|\n+|[ \t]{2,}")
 _PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[!-/:-@\[-`{-~]+|[^\sA-Za-z0-9!-/:-@\[-`{-~]+")
 _LONG_RUN = 25
 """Letters without a space: a path, an address, base64, or a script that has no spaces."""
+_REMEMBERED = 100_000
+"""Runs, about 10 MB."""
+
+
+class _Costs(dict[str, int]):
+    """What runs of characters cost; short ones are remembered: the words of a language come again and again."""
+
+    def __missing__(self, run: str) -> int:
+        cost = _cost(run)
+        if len(run) < _LONG_RUN:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[run] = cost
+        return cost
+
+
+_COSTS = _Costs()
 
 
 def estimate_tokens(text: str) -> int:
     """Tokens that a text has at most, as far as one can say without its model's vocabulary."""
-    return sum(_cost_of_run(run) for run in _RUN.findall(text))
+    return sum(map(_COSTS.__getitem__, _RUN.findall(text)))
 
 
 def cut_to_tokens(text: str, limit: int) -> str:
     """The longest beginning of a text, ending between two words, whose estimate is at most `limit`."""
     spent = 0
     for match in _RUN.finditer(text):
-        spent += _cost_of_run(match[0])
+        spent += _COSTS[match[0]]
         if spent > limit:
             return text[: match.start()].rstrip()
     return text
-
-
-def _cost_of_run(run: str) -> int:
-    return _cost_of_word(run) if len(run) < _LONG_RUN else _cost(run)
-
-
-@lru_cache(maxsize=50_000)
-def _cost_of_word(run: str) -> int:
-    """Remembered: the words of a language come again and again."""
-    return _cost(run)
 
 
 def _cost(run: str) -> int:

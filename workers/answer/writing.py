@@ -33,7 +33,7 @@ from workers.answer.structured import response_format
 from workers.handling import Resources
 
 _log = structlog.get_logger("penstock.answer")
-SHOWN_AFTER = 0.05
+SHOWN_AFTER = 0.25
 """Seconds after which a row says that its answer is being written."""
 _REPAIR = (
     "Your reply does not satisfy the schema ({fault}). Reply again, with JSON that does and nothing else."
