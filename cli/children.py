@@ -15,14 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import structlog
-
 from cli.run import TIED
 from schemas.errors import Unavailable
 
 GRACE = 30.0
 RESTART_AFTER = 1.0
-_log = structlog.get_logger("penstock.children")
 
 
 @dataclass(slots=True)
@@ -88,7 +85,9 @@ class Children:
             code = await child.process.wait()
             if self._stopping:
                 return
-            _log.warning(
+            import structlog
+
+            structlog.get_logger("penstock.children").warning(
                 "children.died",
                 child=child.name,
                 exit_code=code,

@@ -19,7 +19,6 @@ import typer
 
 from cli.client_http import Api, open_api
 from cli.show import print_json
-from infra.signing_secrets import parse_secret
 from schemas.errors import Misconfigured
 from workers.deliver.sign import signature
 
@@ -116,6 +115,8 @@ def listen(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per message.")] = False,
 ) -> None:
     """Receive messages here, verify their signatures and show them; registered while this runs."""
+    from infra.signing_secrets import parse_secret
+
     keys = [parse_secret(secret)] if secret else []
     seen = 0
 

@@ -23,7 +23,6 @@ from cli import (
 )
 from cli.demo import command as demo
 from cli.run import FAILED, INTERRUPTED, stop_with_message
-from infra import log
 from schemas.errors import PenstockError
 
 app = typer.Typer(
@@ -53,8 +52,6 @@ erase.add_to(app)
 
 def main() -> None:
     """Run the command line; an error of ours becomes one line and an exit code."""
-    # What a command prints is read by programs: until one starts its own log, only warnings are told, and beside it.
-    log.configure(level="warning", form="console")
     try:
         app(standalone_mode=True)
     except PenstockError as error:

@@ -16,7 +16,6 @@ import typer
 from cli.run import is_terminal, owner_database, run_async, serving_settings
 from cli.show import AsJson, print_fields, print_json, print_rows
 from schemas.errors import BadInput
-from schemas.registry import QUEUES
 
 if TYPE_CHECKING:
     import redis.asyncio
@@ -29,7 +28,6 @@ Tenant = Annotated[str | None, typer.Option(help="Only this tenant.")]
 Kind = Annotated[str | None, typer.Option("--type", help="Only this event type.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")]
 ATTEMPTS = ("queue", "type", "attempts", "done", "retried", "given_back", "dead", "wait_ms", "run_ms")
-SHORT = {queue.removeprefix("penstock:"): queue for queue in QUEUES}
 
 
 @asynccontextmanager
@@ -50,9 +48,12 @@ def queue_named(name: str) -> str:
     Raises:
         BadInput: there is none; names those that are.
     """
-    queue = SHORT.get(name, name)
+    from schemas.registry import QUEUES
+
+    short = {queue.removeprefix("penstock:"): queue for queue in QUEUES}
+    queue = short.get(name, name)
     if queue not in QUEUES:
-        raise BadInput(f"there is no queue {name!r}", field="queue", fix=f"use {', '.join(SHORT)}")
+        raise BadInput(f"there is no queue {name!r}", field="queue", fix=f"use {', '.join(short)}")
     return queue
 
 
@@ -60,6 +61,7 @@ async def _status() -> dict[str, Any]:
     from infra import governor, operations
     from infra.ops import dead_counts, scaling_of
     from infra.queue_insight import insight, type_rows
+    from schemas.registry import QUEUES
 
     async with owner_database() as database, database.connection() as connection, open_client() as client:
         dead = await dead_counts(database)

@@ -11,7 +11,6 @@ import typer
 from cli.operate import open_client, queue_named
 from cli.run import run_async, serving_settings
 from cli.show import AsJson, print_json, print_rows
-from schemas.registry import QUEUES
 
 queues_app = typer.Typer(no_args_is_help=True, help="List, pause, resume, drain or rebuild queues.")
 COLUMNS = ("queue", "ready", "lanes", "deferred", "running", "oldest_ready_seconds", "dead", "paused")
@@ -23,6 +22,7 @@ def list_queues(as_json: AsJson = False) -> None:
 
     async def find() -> list[dict[str, Any]]:
         from infra.queue_insight import insight
+        from schemas.registry import QUEUES
 
         async with open_client() as client:
             found = [await insight(client, queue) for queue in QUEUES]

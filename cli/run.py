@@ -34,9 +34,17 @@ OWN_SETTINGS = ("DATABASE_URL", "REDIS_URL")
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
-    """Run a command on uvloop."""
+    """Run a command on uvloop.
+
+    What a command prints is read by programs: unless it has started a log, only warnings are told, and beside it.
+    """
+    import structlog
     import uvloop
 
+    from infra import log
+
+    if not structlog.is_configured():
+        log.configure(level="warning", form="console")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 

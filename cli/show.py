@@ -9,8 +9,6 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
 
 PIPE_WIDTH = 2000
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -32,6 +30,9 @@ def print_rows(
     if not rows:
         typer.echo(empty)
         return
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")

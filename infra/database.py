@@ -18,7 +18,6 @@ import orjson
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from infra import vectors
 from schemas.errors import (
     Misconfigured,
     PenstockError,
@@ -112,7 +111,10 @@ def translated() -> Iterator[None]:
 
 
 async def set_codecs(connection: asyncpg.Connection[Any]) -> None:
-    """Teach a new connection JSON by orjson and halfvec as wire bytes."""
+    """Teach a new connection JSON by orjson and halfvec as wire bytes (see `infra.vectors`).
+
+    A database without the extension has no halfvec to teach; the migration that creates it uses no vectors.
+    """
     for name in ("json", "jsonb"):
         await connection.set_type_codec(
             name,
@@ -120,7 +122,13 @@ async def set_codecs(connection: asyncpg.Connection[Any]) -> None:
             decoder=orjson.loads,
             schema="pg_catalog",
         )
-    await vectors.register(connection)
+    schema = await connection.fetchval(
+        "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'halfvec'"
+    )
+    if schema is not None:
+        await connection.set_type_codec(
+            "halfvec", schema=schema, encoder=bytes, decoder=bytes, format="binary"
+        )
 
 
 async def nothing_to_reset(connection: asyncpg.Connection[Any]) -> None:

@@ -7,9 +7,7 @@ the way: 2,048 vectors of 1,536 dimensions would be three million objects.
 from __future__ import annotations
 
 import struct
-from typing import Any
 
-import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,20 +19,6 @@ UNIT_TOLERANCE = 1e-2
 """How far the length of a stored vector may be from 1; half precision alone accounts for 1e-3."""
 MAX_DIMENSIONS = 4_000
 """The most that pgvector indexes as halfvec."""
-
-
-async def register(connection: asyncpg.Connection[Any]) -> None:
-    """Teach a connection halfvec: parameters and results are wire bytes (see `to_wire`, `from_wire`).
-
-    A database without the extension has nothing to teach; the migration that creates it uses no vectors.
-    """
-    schema = await connection.fetchval(
-        "SELECT n.nspname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE t.typname = 'halfvec'"
-    )
-    if schema is not None:
-        await connection.set_type_codec(
-            "halfvec", schema=schema, encoder=bytes, decoder=bytes, format="binary"
-        )
 
 
 def to_wire(vectors: NDArray[np.float32]) -> list[bytes]:

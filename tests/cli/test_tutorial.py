@@ -1,8 +1,9 @@
-"""The commands of the tutorial, taken from the page and run in order on a real `penstock up`."""
+"""The commands of the tutorial and of other pages, taken from the page and run in order on one real `penstock up`."""
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +20,32 @@ def blocks(page: str) -> list[str]:
     return BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where `penstock up` runs as in a checkout; each page has tenants, collections and datasets of its own."""
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "README.md").write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    with running(folder):
+        yield folder
+
+
+def run_as_written(folder: Path, block: str) -> str:
+    """Run a block as a reader's shell does; it must succeed. Returns what it printed."""
+    done = subprocess.run(
+        ["sh", "-eu", "-c", block], cwd=folder, env=bare_environment(), capture_output=True, text=True, check=False,
+        timeout=200,
+    )  # fmt: skip
+    assert 0 == done.returncode, f"{block}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 @pytest.mark.timeout(400)
-def test_every_command_of_the_tutorial_works(tmp_path: Path) -> None:
+def test_every_command_of_the_tutorial_works(serving: Path) -> None:
     """Rung by rung, in one directory: rung 3 answers from the document, rung 4 from a tuned model; then all are compared."""
-    (tmp_path / ".venv").symlink_to(sys.prefix)
     rungs = blocks("docs/tutorial.md")
     assert 5 == len(rungs)
-    said: list[str] = []
-    with running(tmp_path):
-        for rung in rungs:
-            done = subprocess.run(
-                ["sh", "-eu", "-c", rung], cwd=tmp_path, env=bare_environment(), capture_output=True, text=True, check=False,
-                timeout=200,
-            )  # fmt: skip
-            assert 0 == done.returncode, f"{rung}\n{done.stdout}\n{done.stderr}"
-            said.append(done.stdout)
+    said = [run_as_written(serving, rung) for rung in rungs]
     assert "nine" not in said[0]
     assert "short" in said[1]
     # Once in the passage that was found, and again in the answer.
@@ -50,22 +62,15 @@ def test_every_command_of_the_tutorial_works(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
-def test_the_commands_of_a_page_work(tmp_path: Path, page: str) -> None:
+def test_the_commands_of_a_page_work(serving: Path, page: str) -> None:
     """What newcomers and operators copy runs as it stands; `make …`, `up` and what waits for ever are left out."""
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "README.md").write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
     ours = [
         "\n".join(line for line in block.splitlines() if "webhooks listen" not in line)
         for block in blocks(page)
         if not block.startswith("make ") and block.strip() != ".venv/bin/penstock up"
     ]
     assert ours
-    with running(tmp_path):
-        for block in ours:
-            done = subprocess.run(
-                ["sh", "-eu", "-c", block], cwd=tmp_path, env=bare_environment(), capture_output=True, text=True, check=False,
-                timeout=200,
-            )  # fmt: skip
-            assert 0 == done.returncode, f"{block}\n{done.stdout}\n{done.stderr}"
-            assert "application/problem+json" not in done.stdout
-            assert '"rejected"' not in done.stdout
+    for block in ours:
+        said = run_as_written(serving, block)
+        assert "application/problem+json" not in said
+        assert '"rejected"' not in said

@@ -80,9 +80,9 @@ def private(path: Path) -> bool:
     return stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
-@pytest.mark.timeout(240)
-def test_up_serves_until_down(nowhere: Penstock) -> None:
-    """Its keys lie in .penstock readable by their owner only; `down` stops everything, and may be repeated."""
+@pytest.mark.timeout(400)
+def test_up_serves_until_it_is_killed_and_again_until_down(nowhere: Penstock) -> None:
+    """Its keys are readable by their owner only; after kill -9 and after `down` no process is left, and the data is."""
     home = nowhere.folder / ".penstock"
     with running(nowhere.folder) as (process, url):
         assert healthy(url)
@@ -93,20 +93,6 @@ def test_up_serves_until_down(nowhere: Penstock) -> None:
         assert private(home)
         assert ["dev"] == [one["tenant_id"] for one in nowhere.json("tenants", "list")]
         assert nowhere.json("doctor")["ok"]
-        family = descendants(process.pid)
-        assert len(family) >= SERVES
-        assert "stopped" in nowhere.run("down").stdout
-        process.wait(timeout=60)
-    eventually(lambda: alive(family) == set())
-    assert not (home / "stack.json").exists()
-    assert "nothing was running" in nowhere.run("down").stdout
-    assert "is not set" in nowhere.run("tenants", "list", expect=2).stderr
-
-
-@pytest.mark.timeout(240)
-def test_a_killed_up_leaves_no_process(nowhere: Penstock) -> None:
-    """After kill -9 of `up` its servers and workers end by themselves, `down` tidies up, and the data is there again."""
-    with running(nowhere.folder) as (process, _):
         nowhere.run("tenants", "create", "kept")
         family = descendants(process.pid)
         assert len(family) >= SERVES
@@ -115,10 +101,18 @@ def test_a_killed_up_leaves_no_process(nowhere: Penstock) -> None:
         eventually(lambda: alive(family) == set())
     nowhere.run("down")
     nowhere.run("down")
-    with running(nowhere.folder):
+    with running(nowhere.folder) as (process, _):
         assert {"dev", "kept"} == {one["tenant_id"] for one in nowhere.json("tenants", "list")}
+        family = descendants(process.pid)
+        assert len(family) >= SERVES
+        assert "stopped" in nowhere.run("down").stdout
+        process.wait(timeout=60)
+    eventually(lambda: alive(family) == set())
+    assert not (home / "stack.json").exists()
+    assert "nothing was running" in nowhere.run("down").stdout
+    assert "is not set" in nowhere.run("tenants", "list", expect=2).stderr
     nowhere.run("down", "--wipe")
-    assert not list((nowhere.folder / ".penstock").glob("*"))
+    assert not list(home.glob("*"))
 
 
 @contextmanager
