@@ -22,6 +22,7 @@
 - `outbox`       settlements on their way to Redis, many at a time
 - `leases`       what is held, and its heartbeat
 - `link`         waits while Redis is away
+- `pool`         arq's client over the line that a process shares
 - `deadletters`  jobs without a ledger row that can never succeed
 - `tally`        counts and times of attempts, by type
 - `narration`    what the log says about jobs

@@ -16,6 +16,7 @@ from arq.worker import logger
 
 from workers.engine.alarm import Alarm
 from workers.engine.link import RedisLink
+from workers.engine.pool import over_one_line
 
 CLOSING: Final = 5.0
 
@@ -55,7 +56,9 @@ class Lifetime(arq.Worker, ABC):
                 default_queue_name=self.queue_name,
                 expires_extra_ms=self.expires_extra_ms,
             )
-            self._pool = await (connect() if self.burst else self._link.persist(connect))
+            pool = await (connect() if self.burst else self._link.persist(connect))
+            # A sentinel's connections follow the master by themselves, one by one.
+            self._pool = pool if settings.sentinel else over_one_line(pool)
             self._assemble()
         logger.info("Starting worker for %d functions: %s", len(self.functions), ", ".join(self.functions))
         await log_redis_info(self.pool, logger.info)
