@@ -1,20 +1,17 @@
 """The bytes of a model API's reply are unframed here: a head and a body come out, and whether its connection may go on.
 
-HTTP/1.1 (RFC 9112) as far as the replies to a POST use it. A general client parses, checks and hands on each header and
-chunk by itself, which cost a question more than everything that its answer consists of.
+`httptools` parses (llhttp, as uvicorn and Node use it); here stands what a client makes of it (RFC 9112 §6.3).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
 LONGEST_HEAD = 64 * 1024
-"""Bytes of a head, of a chunk's first line and of a trailer, at most."""
-_EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
-_STATUS = re.compile(r"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?:\s|$)")
-_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,15})[ \t]*(?:;|$)")
+"""Bytes of a head, at most."""
 
 
 class NotHttp(ConnectionError):
@@ -39,7 +36,7 @@ class ReplyReader:
         reusable: whether the connection may serve another request once it is.
     """
 
-    __slots__ = ("_left", "_raw", "_step", "body", "head", "over", "reusable")
+    __slots__ = ("_headers", "_parser", "_to_the_end", "_unread", "body", "head", "over", "reusable")
 
     def __init__(self) -> None:
         """Begin with the head."""
@@ -47,9 +44,10 @@ class ReplyReader:
         self.body = bytearray()
         self.over = False
         self.reusable = True
-        self._raw = bytearray()
-        self._left = 0
-        self._step = self._read_head
+        self._headers: dict[str, str] = {}
+        self._parser = HttpResponseParser(self)
+        self._to_the_end = False
+        self._unread = 0
 
     def feed(self, data: bytes) -> None:
         """Take more bytes.
@@ -57,16 +55,24 @@ class ReplyReader:
         Raises:
             NotHttp: they are no reply.
         """
-        self._raw += data
-        while not self.over and self._step():
-            pass
-        if self.over and self._raw:
+        if self.over:
             self.reusable = False  # nobody asked for more
+            return
+        if self.head is None:
+            self._unread += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            if not self.over:
+                raise NotHttp(f"the reply is not HTTP/1.1 ({type(error).__name__})") from None
+            self.reusable = False
+        if self.head is None and self._unread > LONGEST_HEAD:
+            raise NotHttp("the head of the reply does not end")
 
     def hang_up(self) -> bool:
         """The other side has closed; whether the reply is complete, which without a length this alone can say."""
         self.reusable = False
-        self.over = self.over or self._step == self._read_rest
+        self.over = self.over or self._to_the_end
         return self.over
 
     def take(self) -> bytes:
@@ -75,98 +81,40 @@ class ReplyReader:
         self.body.clear()
         return part
 
-    def _read_head(self) -> bool:
-        found = _EMPTY_LINE.search(self._raw)
-        if found is None:
-            self._bound()
-            return False
-        first, *lines = self._raw[: found.start()].decode("latin-1").split("\n")
-        del self._raw[: found.end()]
-        said = _STATUS.match(first)
-        if said is None:
-            raise NotHttp("the reply is not HTTP/1.1")
-        status = int(said[2])
+    # What the parser tells.
+
+    def on_message_begin(self) -> None:
+        """A reply begins; behind a whole one nobody asked for it."""
+        self.reusable = self.reusable and not self.over
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or a trailer, which nobody reads."""
+        if self.head is None:
+            key, said = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+            self._headers[key] = f"{self._headers[key]}, {said}" if key in self._headers else said
+
+    def on_headers_complete(self) -> None:
+        """The head is whole; behind an interim one the real one follows."""
+        status = self._parser.get_status_code()
         if status < 200:
-            return True  # an interim reply; the real one follows
-        headers: dict[str, str] = {}
-        for line in lines:
-            name, colon, value = line.partition(":")
-            if not colon:
-                raise NotHttp("a header has no colon")
-            name, value = name.strip().lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        kept = headers.get("connection", "" if said[1] != "0" else "close").lower()
-        self.reusable = "close" not in kept
-        self._frame(status, headers)
-        self.head = Head(status, headers)
-        return True
+            self._headers = {}
+            return
+        if self.head is not None:
+            return
+        self.head = Head(status, self._headers)
+        coding = self._headers.get("transfer-encoding")
+        if coding is not None and coding.lower() != "chunked":
+            raise NotHttp("the reply comes in a transfer coding that was not asked for")
+        self._to_the_end = (
+            coding is None and "content-length" not in self._headers and status not in {204, 304}
+        )
+        self.reusable = self._parser.should_keep_alive()
 
-    def _frame(self, status: int, headers: Mapping[str, str]) -> None:
-        """How the body ends (RFC 9112 §6.3)."""
-        coding, length = headers.get("transfer-encoding"), headers.get("content-length")
-        if status in {204, 304}:
-            self.over = True
-        elif coding is not None:
-            if coding.lower() != "chunked":
-                raise NotHttp("the reply comes in a transfer coding that was not asked for")
-            self._step = self._read_size
-        elif length is not None:
-            if not (length.isascii() and length.isdigit()):
-                raise NotHttp("the reply's length is no number")
-            self._left, self._step = int(length), self._read_length
-        else:
-            self._step = self._read_rest
+    def on_body(self, part: bytes) -> None:
+        """A piece of the body."""
+        if not self.over:
+            self.body += part
 
-    def _read_length(self) -> bool:
-        self._move()
-        self.over = not self._left
-        return False
-
-    def _read_rest(self) -> bool:
-        self.body += self._raw
-        self._raw.clear()
-        return False
-
-    def _read_size(self) -> bool:
-        end = self._raw.find(b"\n")
-        if end < 0:
-            self._bound()
-            return False
-        said = _SIZE.match(self._raw[:end].rstrip(b"\r"))
-        if said is None:
-            raise NotHttp("a chunk has no size")
-        del self._raw[: end + 1]
-        self._left = int(said[1], 16)
-        self._step = self._read_chunk if self._left else self._read_trailers
-        return True
-
-    def _read_chunk(self) -> bool:
-        self._move()
-        if self._left or len(self._raw) < 2:
-            return False
-        skip = 1 if self._raw.startswith(b"\n") else 2
-        if self._raw[skip - 1] != 10 or (skip == 2 and self._raw[0] != 13):
-            raise NotHttp("a chunk is longer than its size")
-        del self._raw[:skip]
-        self._step = self._read_size
-        return True
-
-    def _read_trailers(self) -> bool:
-        end = self._raw.find(b"\n")
-        if end < 0:
-            self._bound()
-            return False
-        self.over = not self._raw[:end].rstrip(b"\r")
-        del self._raw[: end + 1]
-        return True
-
-    def _move(self) -> None:
-        """From what came to the body, as far as it belongs there."""
-        part = self._raw[: self._left]
-        self.body += part
-        self._left -= len(part)
-        del self._raw[: len(part)]
-
-    def _bound(self) -> None:
-        if len(self._raw) > LONGEST_HEAD:
-            raise NotHttp("a line of the reply does not end")
+    def on_message_complete(self) -> None:
+        """The reply is whole, unless it was an interim one."""
+        self.over = self.head is not None
