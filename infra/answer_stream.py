@@ -29,6 +29,8 @@ PATIENCE = 2.0
 """Seconds that a worker waits for Redis at the beginning and at the end of an attempt."""
 PROBES = (0.5, 1.0, 2.0, 5.0)
 """Seconds without news after which the database is asked; the last one repeats."""
+LINGER = 0.02
+"""Seconds for which what may wait lets something else leave with it: less than somebody notices."""
 COMMIT_WAITS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds between looks for a result whose commit was announced."""
 
@@ -76,6 +78,7 @@ class AnswerWriter:
         self._written = 0
         self._waiting: list[tuple[str, Mapping[str, Any]]] = []
         self._sending: asyncio.Task[None] | None = None
+        self._due: asyncio.TimerHandle | None = None
 
     async def begin(self) -> bool:
         """Begin an attempt: followers of an earlier one are told to start over.
@@ -98,16 +101,28 @@ class AnswerWriter:
         self._attempt = int(attempt)
         return bool(asked)
 
-    def write(self, event: str, data: Mapping[str, Any], *, later: bool = False) -> None:
-        """Append one event; `later` lets it leave with whatever comes next."""
+    def write(self, event: str, data: Mapping[str, Any], *, later: bool = False, soon: bool = False) -> None:
+        """Append one event; `later` lets it leave with whatever comes next, `soon` for a moment."""
         if not self._attempt:
             return
         self._waiting.append((event, data))
-        if not later and self._sending is None:
+        if soon:
+            self._due = self._due or asyncio.get_running_loop().call_later(LINGER, self._start)
+        elif not later:
+            self._start()
+
+    def _start(self) -> None:
+        """Begin to send, unless that is under way."""
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._sending is None and self._waiting:
             self._sending = asyncio.create_task(self._send())
 
     async def flush(self) -> None:
         """Wait until everything is written, for a moment at most."""
+        if self._due is not None:
+            self._start()
         if self._sending is not None:
             _, late = await asyncio.wait([self._sending], timeout=PATIENCE)
             if late:

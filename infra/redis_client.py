@@ -1,6 +1,6 @@
 """Commands to Redis pass through here: redis-py's own client and pipelines, over one line that a process shares.
 
-Commands that wait in Redis, and transactions that watch keys, keep connections of their own.
+Commands that wait in Redis go over lines of their own; transactions that watch keys, and subscriptions, go redis-py's way.
 """
 
 from __future__ import annotations
@@ -29,9 +29,6 @@ _WAITING = frozenset(
         "BZMPOP",
         "WAIT",
         "WAITAOF",
-        "MONITOR",
-        "SUBSCRIBE",
-        "PSUBSCRIBE",
     ]
 )
 _OURS = frozenset({NEVER_DECODE, EMPTY_RESPONSE, "keys"})
@@ -59,10 +56,8 @@ class Client(redis.asyncio.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command; its reply, as redis-py's methods return it."""
-        if _waits(args):
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py has no types here
-        command = _split(args)
-        [reply] = await self._trunk.send([command])
+        send = self._trunk.wait if _waits(args) else self._trunk.send
+        [reply] = await send([_split(args)])
         if isinstance(reply, Exception):
             if EMPTY_RESPONSE in options:
                 return options[EMPTY_RESPONSE]
@@ -93,17 +88,17 @@ class Pipelined(Pipeline):
             redis.exceptions.RedisError: as redis-py's.
         """
         stack = list(self.command_stack)
-        alone = self.watching or self.explicit_transaction or any(_waits(args) for args, _ in stack)
-        if alone or not stack:
+        if self.watching or self.explicit_transaction or not stack:
             return await super().execute(raise_on_error)
         try:
             if self.scripts:
                 await self.load_scripts()  # type: ignore[no-untyped-call] # as above
             commands = [_split(args) for args, _ in stack]
+            send = self.trunk.wait if any(map(_waits, commands)) else self.trunk.send
             if self.is_transaction:
-                replies = _result(await self.trunk.send([("MULTI",), *commands, ("EXEC",)]))
+                replies = _result(await send([("MULTI",), *commands, ("EXEC",)]))
             else:
-                replies = await self.trunk.send(commands)
+                replies = await send(commands)
             if raise_on_error:
                 self.raise_first_error(stack, replies)
             return [

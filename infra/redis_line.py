@@ -135,13 +135,14 @@ class Line(asyncio.Protocol):
 
 
 class Trunk:
-    """The line of a process; dials when there is none."""
+    """The line of a process, and lines aside for what waits in Redis; dials when there is none."""
 
     def __init__(self, pool: ConnectionPool) -> None:
         """Dial as a pool of redis-py does."""
         self._pool = pool
         self._line: Line | None = None
         self._dialling: asyncio.Task[Line] | None = None
+        self._spare: list[Line] = []
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
         """As `Line.send`, on a line that stands."""
@@ -150,6 +151,24 @@ class Trunk:
             line = await self._dialled()
         return await line.send(commands)
 
+    async def wait(self, commands: Sequence[Command]) -> list[Any]:
+        """The same for commands that may wait in Redis, on a line of their own.
+
+        When the caller gives up the line is closed: Redis must carry out nothing for somebody who is gone.
+        """
+        line = None
+        while self._spare and (line is None or not line.up):
+            line = self._spare.pop()
+        if line is None or not line.up:
+            line = await self._dial()
+        try:
+            replies = await line.send(commands)
+        except BaseException:
+            line.close()
+            raise
+        self._spare.append(line)
+        return replies
+
     async def aclose(self) -> None:
         """Hang up."""
         if self._dialling is not None:
@@ -157,22 +176,32 @@ class Trunk:
         if self._line is not None:
             self._line.close()
             self._line = None
+        for line in self._spare:
+            line.close()
+        self._spare.clear()
 
     async def _dialled(self) -> Line:
         """A new line; those who need one at the same time share it."""
         if self._dialling is None:
-            self._dialling = asyncio.create_task(self._dial())
+            self._dialling = asyncio.create_task(self._redial())
         # Shielded: whoever gives up must not take the line away from the others.
         return await asyncio.shield(self._dialling)
 
-    async def _dial(self) -> Line:
+    async def _redial(self) -> Line:
         try:
-            connection = cast("Connection", self._pool.make_connection())  # type: ignore[no-untyped-call] # redis-py has no types here
-            await connection.connect()  # type: ignore[no-untyped-call] # as above
-            self._line = Line(connection)
+            self._line = await self._dial()
             return self._line
         finally:
             self._dialling = None
+
+    async def _dial(self) -> Line:
+        connection = cast("Connection", self._pool.make_connection())  # type: ignore[no-untyped-call] # redis-py has no types here
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call] # as above
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return Line(connection)
 
 
 def _packed(command: Command) -> bytes:

@@ -61,7 +61,7 @@ async def test_all_share_one_connection_and_each_gets_its_own_reply(
 
 
 async def test_what_waits_in_redis_keeps_nobody_waiting(redis_client: redis.asyncio.Redis) -> None:
-    """A list and a stream that are waited for have connections of their own; so has a watched key."""
+    """A list and a stream that are waited for have connections of their own; so has a watched key. Who is gone gets nothing."""
     waiting = asyncio.gather(
         cast("Awaitable[object]", redis_client.blpop(["bell"], timeout=30)),
         redis_client.xread({"news": "$"}, block=30_000),
@@ -81,6 +81,16 @@ async def test_what_waits_in_redis_keeps_nobody_waiting(redis_client: redis.asyn
             await cast("Awaitable[int]", redis_client.rpush("bell", "1"))
             await asyncio.sleep(0.01)
     assert (b"bell", b"1") == waiting.result()[0]
+    await redis_client.delete("bell")
+    gone: asyncio.Task[object] = asyncio.create_task(redis_client.blpop(["bell"], timeout=30))  # type: ignore[arg-type] # redis-py has hints of both kinds
+    while not any(one["cmd"] == "blpop" for one in await redis_client.client_list()):  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.01)
+    gone.cancel()
+    await asyncio.wait([gone])
+    while any(one["cmd"] == "blpop" for one in await redis_client.client_list()):  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.01)
+    await cast("Awaitable[int]", redis_client.rpush("bell", "2"))
+    assert await cast("Awaitable[int]", redis_client.llen("bell")) == 1
 
 
 async def test_errors_are_those_of_redis_py(redis_client: redis.asyncio.Redis) -> None:

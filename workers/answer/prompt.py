@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from infra.retrieval import Passage
 from infra.templates import TemplateBody
@@ -74,7 +75,7 @@ def build_prompt(
         return Prompt(whole, most, size, {})
 
     room = check_room(body, question, SHORTEST if passages else 0)
-    size = sum(_cost(message["content"]) for message in whole) + len(blocks)
+    size = _cost_of_system(body.system) + sum(_cost(one["content"]) for one in whole[1:]) + len(blocks)
     if size <= body.max_prompt_tokens:
         return Prompt(whole, most, size, {})
     if wide:
@@ -123,7 +124,7 @@ def check_room(body: TemplateBody, question: str, least: int = SHORTEST) -> int:
     Raises:
         TooLarge: fewer than `least`.
     """
-    room = body.max_prompt_tokens - _cost(body.system) - _cost(f"Question: {defuse(question)}")
+    room = body.max_prompt_tokens - _cost_of_system(body.system) - _cost(f"Question: {defuse(question)}")
     if room < least:
         raise TooLarge(
             f"template and question exceed the template's {body.max_prompt_tokens} tokens",
@@ -184,6 +185,12 @@ def _messages(
         *turns,
         {"role": "user", "content": "\n".join([*blocks, asked])},
     ]
+
+
+@lru_cache(maxsize=256)
+def _cost_of_system(text: str) -> int:
+    """A template's part of a prompt, the same for all of its questions."""
+    return _cost(text)
 
 
 def _cost(text: str) -> int:

@@ -74,6 +74,7 @@ class _Written:
     prompt: Prompt
     generated: Generated
     finished: Finished
+    shown: Sequence[Mapping[str, Any]]
     repaired: bool = False
 
 
@@ -127,7 +128,8 @@ class Author:
         narrow, wide = merge(task.evidence)
         prompt = build_prompt(body, task.question, narrow, examples, wide=wide)
         clock.lap("prompt")
-        writer.write("retrieved", {"passages": refer(prompt.passages)})
+        shown = refer(prompt.passages)
+        writer.write("retrieved", {"passages": shown}, soon=True)
         call = Call(
             task.asked.work.tenant_id,
             task.asked.resolved,
@@ -140,14 +142,13 @@ class Author:
         clock.lap("model")
         clock.note({"first_token": generated.first_token_ms})
         if task.asked.schema is None:
-            return _Written(prompt, generated, finish_text(generated.text, prompt.passages))
+            return _Written(prompt, generated, finish_text(generated.text, prompt.passages), shown)
         try:
-            return _Written(
-                prompt, generated, finish_structured(generated.text, task.asked.schema, prompt.passages)
-            )
+            finished = finish_structured(generated.text, task.asked.schema, prompt.passages)
+            return _Written(prompt, generated, finished, shown)
         except CallFailed as error:
             return await self._repair(
-                task, call, _Written(prompt, generated, finish_text("", ())), error, writer
+                task, call, _Written(prompt, generated, finish_text("", ()), shown), error, writer
             )
 
     async def _repair(
@@ -174,7 +175,7 @@ class Author:
             tokens_in=again.tokens_in + written.generated.tokens_in,
             tokens_out=again.tokens_out + written.generated.tokens_out,
         )
-        return _Written(prompt, both, finished, repaired=True)
+        return _Written(prompt, both, finished, written.shown, repaired=True)
 
     @asynccontextmanager
     async def _showing(self, task: Task) -> AsyncIterator[None]:
@@ -234,7 +235,7 @@ class Author:
             answer=finished.answer,
             structured=finished.structured,
             citations=[one.as_dict() for one in finished.verified.citations],
-            passages=refer(prompt.passages),
+            passages=written.shown,
             model=generated.model,
             usage={
                 "tokens_in": generated.tokens_in,
