@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.answer_corpus import Corpus, KnownItem, Piece
 from infra.database import set_codecs
 from infra.local.model.vectors import Encoder
+from infra.spaces import build_index
 from infra.vectors import to_wire
 
 TENANT = "bench"
@@ -89,7 +90,7 @@ async def forget_questions(owner_url: str) -> None:
 
 
 async def fill(owner_url: str, shelf: Shelf) -> None:
-    """Copy everything into the tables of one tenant; the vector index is built afterwards."""
+    """Copy everything into the tables of one tenant; the vector index is built afterwards, as `penstock maintain` does."""
     connection = await asyncpg.connect(owner_url)
     await set_codecs(connection)
     await connection.execute("SET maintenance_work_mem = '1GB'")
@@ -135,9 +136,8 @@ async def fill(owner_url: str, shelf: Shelf) -> None:
             (TENANT, collection, chunk_id, wire) for chunk_id, wire in zip(shelf.ids, wires, strict=True)
         ],
     )
-    await connection.execute(
-        f"CREATE INDEX vectors_{space}_hnsw ON vectors_{space} USING hnsw (embedding halfvec_ip_ops)"
-    )
-    # As autovacuum does within a minute.
+    await build_index(connection, space)
+    # As autovacuum and `penstock maintain` do within minutes.
     await connection.execute(f"VACUUM (ANALYZE) chunks, documents, vectors_{space}")
+    await connection.execute("SELECT word_shares_refresh()")
     await connection.close()

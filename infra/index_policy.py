@@ -31,6 +31,8 @@ class Action(StrEnum):
     BUILD = auto()
     REBUILD = auto()
     """A build was broken off and left an index that nobody uses."""
+    SETTLE = auto()
+    """It was built, and would still place new vectors with the care of a build."""
     DROP = auto()
 
 
@@ -42,6 +44,7 @@ class Space:
         rows: vectors, counted no further than `threshold`.
         present: whether there is an index.
         valid: whether it can be used.
+        settled: whether it places new vectors at their usual price; an index is built with more care.
     """
 
     space_id: int
@@ -51,6 +54,7 @@ class Space:
     rows: int
     present: bool
     valid: bool
+    settled: bool = True
 
 
 def threshold(dimensions: int) -> int:
@@ -63,5 +67,7 @@ def decide(space: Space) -> Action:
     if space.policy is Policy.DEFERRED:
         return Action.DROP if space.present else Action.KEEP
     if space.present:
-        return Action.KEEP if space.valid else Action.REBUILD
+        if not space.valid:
+            return Action.REBUILD
+        return Action.KEEP if space.settled else Action.SETTLE
     return Action.BUILD if space.rows >= threshold(space.dimensions) else Action.KEEP

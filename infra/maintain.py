@@ -118,13 +118,16 @@ class Maintainer:
 
     @staticmethod
     async def tend(database: Database) -> dict[int, Action]:
-        """Clear dropped collections, build and drop vector indexes; nothing when another maintainer is at work."""
+        """Clear dropped collections, count words, build and drop vector indexes; nothing when another maintainer is at work."""
         async with database.connection() as connection:
             sql = queries("maintain")
             if not await connection.fetchval(sql.try_lock, LOCK):
                 return {}
             try:
                 await clear_dropped(connection)
+                words: int | None = await connection.fetchval(sql.refresh_words)
+                if words is not None:
+                    _log.info("maintain.words_counted", words=words)
                 return await spaces.tend(connection)
             finally:
                 await connection.execute(sql.unlock, LOCK)

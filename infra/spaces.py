@@ -27,6 +27,7 @@ async def list_spaces(connection: Connection) -> list[Space]:
             rows=row["rows"],
             present=row["present"],
             valid=row["valid"],
+            settled=row["settled"],
         )
         for row in rows
     ]
@@ -72,6 +73,20 @@ async def build_index(connection: Connection, space_id: int) -> None:
     """Build a space's vector index while it is written and searched; outside a transaction."""
     statement: str = await connection.fetchval(queries("spaces").build_index, space_id)
     await connection.execute(statement, timeout=BUILD_TIMEOUT)
+    await _settle(connection, space_id)
+
+
+async def _settle(connection: Connection, space_id: int) -> None:
+    """Have a built index place new vectors at the usual price, and keep what it was built over.
+
+    The lock is brief, and given up when it does not come: searches would wait behind it.
+    """
+    sql = queries("spaces")
+    statement: str = await connection.fetchval(sql.settle_index, space_id)
+    async with connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = '5s'")
+        await connection.execute(statement)
+        await connection.execute(sql.index_built, space_id)
 
 
 async def tend(connection: Connection) -> dict[int, Action]:
@@ -96,6 +111,8 @@ async def tend(connection: Connection) -> dict[int, Action]:
             )
         if action in {Action.BUILD, Action.REBUILD}:
             await build_index(connection, space.space_id)
+        if action is Action.SETTLE:
+            await _settle(connection, space.space_id)
         done[space.space_id] = action
         _log.info("spaces.tended", space=space.space_id, action=action)
     return done

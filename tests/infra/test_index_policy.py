@@ -18,24 +18,26 @@ MANY = threshold(256)
 
 
 @pytest.mark.parametrize(
-    ("policy", "rows", "present", "valid", "expected"),
+    ("policy", "rows", "present", "valid", "settled", "expected"),
     [
-        (Policy.AUTO, 0, False, False, Action.KEEP),
-        (Policy.AUTO, MANY - 1, False, False, Action.KEEP),
-        (Policy.AUTO, MANY, False, False, Action.BUILD),
-        (Policy.AUTO, MANY, True, False, Action.REBUILD),
-        (Policy.AUTO, MANY, True, True, Action.KEEP),
-        (Policy.AUTO, 0, True, True, Action.KEEP),  # it has shrunk, or is older than the policy
-        (Policy.DEFERRED, MANY, False, False, Action.KEEP),
-        (Policy.DEFERRED, MANY, True, True, Action.DROP),
-        (Policy.DEFERRED, MANY, True, False, Action.DROP),
+        (Policy.AUTO, 0, False, False, True, Action.KEEP),
+        (Policy.AUTO, MANY - 1, False, False, True, Action.KEEP),
+        (Policy.AUTO, MANY, False, False, True, Action.BUILD),
+        (Policy.AUTO, MANY, True, False, True, Action.REBUILD),
+        (Policy.AUTO, MANY, True, False, False, Action.REBUILD),
+        (Policy.AUTO, MANY, True, True, False, Action.SETTLE),  # the builder died before it could
+        (Policy.AUTO, MANY, True, True, True, Action.KEEP),
+        (Policy.AUTO, 0, True, True, True, Action.KEEP),  # it has shrunk, or is older than the policy
+        (Policy.DEFERRED, MANY, False, False, True, Action.KEEP),
+        (Policy.DEFERRED, MANY, True, True, False, Action.DROP),
+        (Policy.DEFERRED, MANY, True, False, True, Action.DROP),
     ],
 )
 def test_what_becomes_of_an_index(
-    policy: Policy, rows: int, present: bool, valid: bool, expected: Action
+    policy: Policy, rows: int, present: bool, valid: bool, settled: bool, expected: Action
 ) -> None:
     """A space that outgrows exact search gets its index; a backfill goes without."""
-    assert expected is decide(Space(1, "m", 256, policy, rows, present, valid))
+    assert expected is decide(Space(1, "m", 256, policy, rows, present, valid, settled))
 
 
 @pytest.mark.parametrize(("dimensions", "expected"), [(256, 15_625), (1536, 2_604), (4000, 2_000)])

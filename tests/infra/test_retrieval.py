@@ -171,7 +171,8 @@ async def test_a_search_in_one_statement_leaves_no_tenant_behind(
 
 
 @pytest.mark.parametrize(
-    "function", ["search_near", "search_words", "search_terms", "search_scope", "search_condition"]
+    "function",
+    ["search_near", "search_words", "search_terms", "search_scope", "search_condition", "search_share"],
 )
 async def test_the_parts_of_a_search_are_nobodys_to_call(owner_database: Database, function: str) -> None:
     """Functions that take a tenant as an argument may be called by the search function alone."""

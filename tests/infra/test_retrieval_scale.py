@@ -63,6 +63,7 @@ async def shelves(
             await build_index(connection, await space(connection, big.tenant))
             await connection.execute("ANALYZE chunks, documents")
             await connection.execute(f"ANALYZE vectors_{await space(connection, big.tenant)}")
+            await connection.execute("SELECT word_shares_refresh()")
         yield big, small
 
 
@@ -135,6 +136,47 @@ async def test_no_search_reads_a_whole_table(
             assert await scans(connection, number) == before
         if condition is None:
             assert len(rows) == 10
+
+
+async def test_a_walk_that_brings_too_few_goes_on(
+    shelves: tuple[Library, Library], owner_database: Database
+) -> None:
+    """A filter that passes a hundredth of what a walk brings gets its pool all the same, nearest first."""
+    big, _ = shelves
+    wire = to_wire((await big.models.embed(QUESTIONS[:1], model=MODEL, dimensions=256)).vectors)[0]
+    async with owner_database.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT similarity FROM search_near($1, (SELECT array_agg(collection_id) FROM collections"
+            " WHERE tenant_id = $1), $2, $3::halfvec, $4::text::jsonpath, false, 1, 20)",
+            big.tenant,
+            await space(connection, big.tenant),
+            wire,
+            compile_filter({"hundredth": True}),
+        )
+    found = [row["similarity"] for row in rows]
+    assert sorted(found, reverse=True) == found
+    assert len(found) == 20
+
+
+async def test_words_are_counted_when_it_is_due(
+    shelves: tuple[Library, Library], owner_database: Database, worker_database: Database
+) -> None:
+    """Shares of words are kept until there are a tenth more chunks, and are the owner's to read."""
+    big, _ = shelves
+    async with owner_database.connection() as connection:
+        assert await connection.fetchval("SELECT word_shares_refresh()") is None
+        await connection.execute("UPDATE word_sample SET chunks = chunks / 2")
+        assert await connection.fetchval("SELECT word_shares_refresh()") > 1000
+        kept = await connection.fetchval(
+            "SELECT share FROM word_shares WHERE word_hash = hashtextextended('class', 0)"
+        )
+        real = await connection.fetchval(
+            "SELECT count(*) FILTER (WHERE words @@ 'class'::tsquery)::float8 / count(*) FROM chunks"
+        )
+    assert kept == pytest.approx(real, rel=0.1)
+    async with worker_database.transaction(big.tenant) as connection:
+        for table in ("word_shares", "word_sample", "collection_shares"):
+            assert not await connection.fetchval("SELECT has_table_privilege($1, 'SELECT')", table)
 
 
 async def scans(connection: Any, number: int) -> dict[str, int]:

@@ -68,6 +68,10 @@ DELETE FROM collections WHERE dropped_at < now() - $1::int * interval '1 day'
 -- Samples of recall older than so many days.
 DELETE FROM recall_samples WHERE taken_at < now() - $1::int * interval '1 day'
 
+-- name: refresh_words
+-- How rare words are, from a sample of all chunks; null when nothing was due.
+SELECT word_shares_refresh()
+
 -- name: sealed_endpoints
 -- Webhook endpoints with what is sealed in their rows, after a place.
 SELECT tenant_id, endpoint_id, secrets, headers
