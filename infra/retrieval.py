@@ -1,7 +1,7 @@
 """A question passes through here and comes back as passages: embedded once per embedding space, searched in one call.
 
 The gateway's search and the answer wing use the same function. Ranking happens in PostgreSQL
-(`search_passages`, last in migrations/0027_search_by_frequency.sql); see docs/decisions/0007-answers.md.
+(`search_passages`, last in migrations/0028_search_for_words.sql); see docs/decisions/0007-answers.md.
 """
 
 from __future__ import annotations

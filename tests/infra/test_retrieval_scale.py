@@ -191,10 +191,13 @@ async def scans(connection: Any, number: int) -> dict[str, int]:
 async def test_what_an_index_finds_is_checked_on_live_queries(
     shelves: tuple[Library, Library], system_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sampled query is searched exactly too, beside the caller; the share that the index found becomes a metric."""
+    """A sampled query is searched exactly too, beside the caller, and no other soon; the share found becomes a metric."""
     monkeypatch.setattr(recall, "SHARE", 1.0)
     big, _ = shelves
     await big.find(QUESTIONS[0], mode="vector")
+    assert not big.retriever.recall.sample(
+        big.tenant, ["docs"], 1, b""
+    )  # the next one is due in half a minute
     async with asyncio.timeout(60):
         while True:
             async with system_database.connection() as connection:
