@@ -2,6 +2,7 @@
 
 settings        the environment, once, frozen
 database        PostgreSQL: roles, tenants, transactions, named queries
+connections     its connections, kept at hand
 migrate         numbered SQL, forward only
 coalesce        many small calls become one large call
 ledger          events on their way in

@@ -18,6 +18,7 @@ import orjson
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
+from infra.connections import Connections
 from schemas.errors import (
     Misconfigured,
     PenstockError,
@@ -30,10 +31,8 @@ from schemas.ids import TENANT_PATTERN
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-    _Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 else:
     Connection = asyncpg.Connection
-    _Pool = asyncpg.Pool
 
 SQL = Path(__file__).parent / "sql"
 ROLES = ("penstock_gateway", "penstock_worker", "penstock_system")
@@ -148,8 +147,8 @@ async def act_for(connection: Connection, tenants: Sequence[str]) -> None:
 class Database:
     """A pool of connections that act as one role."""
 
-    def __init__(self, pool: _Pool, role: str | None) -> None:
-        """Wrap a pool that `open` made."""
+    def __init__(self, pool: Connections, role: str | None) -> None:
+        """Use connections that `open` made."""
         self.pool = pool
         self.role = role
 
@@ -199,10 +198,11 @@ class Database:
             if isinstance(error, ValueError) and not isinstance(error, asyncpg.InterfaceError):
                 raise Misconfigured("the address is not a PostgreSQL URL", field="DATABASE_URL") from None
             raise database_error(error) from None
+        connections = Connections(pool, keep=role is not None)
         try:
-            yield cls(pool, role)
+            yield cls(connections, role)
         finally:
-            await pool.close()
+            await connections.aclose()
 
     @asynccontextmanager
     async def transaction(self, *tenants: str, readonly: bool = False) -> AsyncIterator[Connection]:
@@ -234,8 +234,9 @@ class Database:
             Unavailable, Permanent, Retryable: as for `transaction`.
         """
         _check(tenants)
-        async with self.connection() as connection:
-            return await connection.fetch(statement, ",".join(tenants), *arguments)
+        with translated():
+            async with self.pool.acquire() as connection:
+                return await connection.fetch(statement, ",".join(tenants), *arguments)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
