@@ -31,9 +31,15 @@ class Name(StrEnum):
     A = "name-a"
 
 
-async def connections(client: redis.asyncio.Redis) -> set[str]:
-    """Who is connected under this client's name, by the server's numbers."""
-    return {one["id"] for one in await client.client_list() if one["name"] == "counted"}
+async def connected(client: redis.asyncio.Redis, count: int, command: str | None = None) -> set[str]:
+    """Wait until so many are connected under the tests' name, and last sent a command; the server's numbers of them."""
+    async with asyncio.timeout(30):
+        while True:
+            named = [one for one in await client.client_list() if one["name"] == "counted"]
+            found = {one["id"] for one in named if command in {None, one["cmd"]}}
+            if len(found) == count:
+                return found
+            await asyncio.sleep(0.01)
 
 
 async def test_all_share_one_connection_and_each_gets_its_own_reply(
@@ -55,42 +61,42 @@ async def test_all_share_one_connection_and_each_gets_its_own_reply(
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.gather(*asked)
-    assert len(await connections(redis_client)) == 1
+    await connected(redis_client, 1)
     await client.aclose(close_connection_pool=True)
-    assert await connections(redis_client) == set()
+    await connected(redis_client, 0)
 
 
-async def test_what_waits_in_redis_keeps_nobody_waiting(redis_client: redis.asyncio.Redis) -> None:
+async def test_what_waits_in_redis_keeps_nobody_waiting(
+    stack: Stack, redis_client: redis.asyncio.Redis
+) -> None:
     """A list and a stream that are waited for have connections of their own; so has a watched key. Who is gone gets nothing."""
+    client = Client.from_url(stack.servers.redis_url, client_name="counted")
     waiting = asyncio.gather(
-        cast("Awaitable[object]", redis_client.blpop(["bell"], timeout=30)),
-        redis_client.xread({"news": "$"}, block=30_000),
+        cast("Awaitable[object]", client.blpop(["bell"], timeout=30)),
+        client.xread({"news": "0"}, block=30_000),
     )
-    while len(await redis_client.client_list()) < 3:  # noqa: ASYNC110 - the server tells
-        await asyncio.sleep(0.01)
-    async with redis_client.pipeline() as pipe:
+    await connected(redis_client, 2)
+    async with client.pipeline() as pipe:
         await pipe.watch("seen")
-        await redis_client.set("seen", 1)
-        pipe.multi()  # type: ignore[no-untyped-call] # redis-py has no types here
+        await client.set("seen", 1)
+        pipe.multi()
         pipe.set("seen", 2)
         with pytest.raises(WatchError):
             await pipe.execute()
-    async with asyncio.timeout(20):
-        while not waiting.done():
-            await redis_client.xadd("news", {"a": Name.A})
-            await cast("Awaitable[int]", redis_client.rpush("bell", "1"))
-            await asyncio.sleep(0.01)
-    assert (b"bell", b"1") == waiting.result()[0]
-    await redis_client.delete("bell")
-    gone: asyncio.Task[object] = asyncio.create_task(redis_client.blpop(["bell"], timeout=30))  # type: ignore[arg-type] # redis-py has hints of both kinds
-    while not any(one["cmd"] == "blpop" for one in await redis_client.client_list()):  # noqa: ASYNC110 - as above
-        await asyncio.sleep(0.01)
+    await client.xadd("news", {"a": Name.A})
+    await cast("Awaitable[int]", client.rpush("bell", "1"))
+    async with asyncio.timeout(30):
+        [bell, [[_, [[_, fields]]]]] = await waiting
+    assert ((b"bell", b"1"), {b"a": b"name-a"}) == (bell, fields)
+    gone: asyncio.Task[object] = asyncio.create_task(client.blpop(["bell"], timeout=30))  # pyright: ignore[reportArgumentType] # redis-py has hints of both kinds
+    [waits] = await connected(redis_client, 1, "blpop")
     gone.cancel()
     await asyncio.wait([gone])
-    while any(one["cmd"] == "blpop" for one in await redis_client.client_list()):  # noqa: ASYNC110 - as above
-        await asyncio.sleep(0.01)
-    await cast("Awaitable[int]", redis_client.rpush("bell", "2"))
-    assert await cast("Awaitable[int]", redis_client.llen("bell")) == 1
+    await connected(redis_client, 0, "blpop")
+    assert waits
+    await cast("Awaitable[int]", client.rpush("bell", "2"))
+    assert await cast("Awaitable[int]", client.llen("bell")) == 1
+    await client.aclose(close_connection_pool=True)
 
 
 async def test_errors_are_those_of_redis_py(redis_client: redis.asyncio.Redis) -> None:
@@ -127,12 +133,12 @@ async def test_a_broken_connection_is_told_and_dialled_anew(
     client = Client.from_url(stack.servers.redis_url, client_name="counted")
     await client.ping()
     for _ in range(2):
-        [mine] = await connections(redis_client)
+        [mine] = await connected(redis_client, 1)
         await redis_client.client_kill_filter(_id=mine)
         with suppress(ConnectionFailed):  # told, unless the loop has heard of it already
             await client.ping()
         assert await client.ping()
-        assert {mine}.isdisjoint(await connections(redis_client))
+        assert {mine} != await connected(redis_client, 1)
     await client.aclose(close_connection_pool=True)
     url = stack.servers.redis_url
     stranger = Client.from_url(url.replace(url.partition("@")[0], "redis://:wrong"))
@@ -156,7 +162,11 @@ async def test_a_server_that_does_not_answer_is_left(says: bytes | None, error: 
 
     async with raw_server(script) as server:
         client = Client.from_url(
-            f"redis://127.0.0.1:{server.port}", socket_timeout=0.1, lib_name=None, lib_version=None
+            f"redis://127.0.0.1:{server.port}",
+            socket_timeout=0.1 if error is TooLate else 60,
+            socket_connect_timeout=60,
+            lib_name=None,
+            lib_version=None,
         )
         # What the raw server takes for a request's end.
         asked = [client.execute_command("X", "\r\n\r\n"), client.get("a"), client.get("b")]
