@@ -138,24 +138,42 @@ async def test_no_search_reads_a_whole_table(
             assert len(rows) == 10
 
 
+@pytest.mark.parametrize("share", [1.0, 0.01])
 async def test_a_walk_that_brings_too_few_goes_on(
-    shelves: tuple[Library, Library], owner_database: Database
+    shelves: tuple[Library, Library], owner_database: Database, share: float
 ) -> None:
-    """A filter that passes a hundredth of what a walk brings gets its pool all the same, nearest first."""
+    """A filter that passes a hundredth of what a walk brings gets its pool, nearest first, whatever was thought of it."""
     big, _ = shelves
     wire = to_wire((await big.models.embed(QUESTIONS[:1], model=MODEL, dimensions=256)).vectors)[0]
     async with owner_database.connection() as connection:
         rows = await connection.fetch(
             "SELECT similarity FROM search_near($1, (SELECT array_agg(collection_id) FROM collections"
-            " WHERE tenant_id = $1), $2, $3::halfvec, $4::text::jsonpath, false, 1, 20)",
+            " WHERE tenant_id = $1), $2, $3::halfvec, $4::text::jsonpath, false, $5, 20)",
             big.tenant,
             await space(connection, big.tenant),
             wire,
             compile_filter({"hundredth": True}),
+            share,
         )
     found = [row["similarity"] for row in rows]
     assert sorted(found, reverse=True) == found
     assert len(found) == 20
+
+
+@pytest.mark.parametrize(("condition", "expected"), [({"number": {"$gte": 0}}, 0.98), ({"number": -1}, 0.0)])
+async def test_the_share_that_a_filter_passes_is_guessed(
+    shelves: tuple[Library, Library], owner_database: Database, condition: Any, expected: float
+) -> None:
+    """A few pages of documents say about which share of all chunks passes; those of other tenants are among all."""
+    big, _ = shelves
+    async with owner_database.connection() as connection:
+        share = await connection.fetchval(
+            "SELECT search_share($1, (SELECT array_agg(collection_id) FROM collections WHERE tenant_id = $1),"
+            " $2::text::jsonpath)",
+            big.tenant,
+            compile_filter(condition),
+        )
+    assert expected == pytest.approx(share, abs=0.35)
 
 
 async def test_words_are_counted_when_it_is_due(
