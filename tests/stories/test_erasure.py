@@ -129,10 +129,13 @@ async def test_a_person_and_a_tenant_are_forgotten(town: Town, faults: Faults) -
     [waiting] = await town.publish("acme", [document("late", f"{MARK} late", subjectref=PERSON)])
 
     planted = await tables_with(town.owner, MARK)
-    expected = {"answers", "answer_cache", "chunks", "deliveries", "delivery_attempts_default", "documents", "examples", "evaluations", "request_replies"}  # fmt: skip
+    expected = {"answers", "chunks", "deliveries", "delivery_attempts_default", "documents", "examples", "evaluations", "request_replies"}  # fmt: skip
     assert expected - {"delivery_attempts_default"} <= set(planted)
     assert any(name.startswith("delivery_attempts") for name in planted)
     assert any(name.startswith("events_") for name in planted)
+    # A kept answer names its question and holds no text of its own.
+    kept = "SELECT count(*) FROM answer_cache WHERE tenant_id = 'acme'"
+    assert 1 <= await town.value(kept)
     assert await keys_with(town.redis, MARK)
     assert await town.redis.exists(f"arq:job:{waiting}")
 
@@ -143,6 +146,7 @@ async def test_a_person_and_a_tenant_are_forgotten(town: Town, faults: Faults) -
     done = await client.post("/v1/erasures", json={**request, "dry_run": False})
     assert done.status_code == 200, done.text
     assert {} == await tables_with(town.owner, MARK)
+    assert 0 == await town.value(kept)
     assert [] == await keys_with(town.redis, MARK)
     assert not await town.redis.exists(f"arq:job:{waiting}")
     assert await town.redis.zscore("penstock:ingest", str(waiting)) is None
