@@ -75,6 +75,9 @@ def bootstrap(differences: Sequence[float], seed: int, tail: float = TAIL) -> In
         tail: per cent below the lower bound, and above the upper one.
     """
     values = np.asarray(differences, dtype=np.float64)
+    mean = float(values.mean())
+    if values.min() == values.max():
+        return Interval(mean, mean, mean)  # whatever is drawn
     random = np.random.default_rng(seed)
     n = len(values)
     means = np.empty(RESAMPLES)
@@ -83,7 +86,7 @@ def bootstrap(differences: Sequence[float], seed: int, tail: float = TAIL) -> In
         size = min(step, RESAMPLES - start)
         means[start : start + size] = values[random.integers(0, n, (size, n), dtype=np.int32)].mean(axis=1)
     low, high = np.percentile(means, [tail, 100 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
+    return Interval(mean, float(low), float(high))
 
 
 def choose(candidates: Sequence[Graded], references: Sequence[Graded], margin: float, seed: int) -> Verdict:
