@@ -36,9 +36,10 @@ def prepare() -> Path:
     if not (stamp.is_file() and stamp.read_text() == wanted):
         print("building .venv-arq (downloads about 15 MB)", flush=True)
         shutil.rmtree(VENV, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-        pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "-q"]
-        subprocess.run([*pip, "install", "-r", str(HERE / "requirements.txt")], check=True)
+        # Our pip serves this venv too, and bytecode is made of what is imported.
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(VENV)], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(PYTHON), "--disable-pip-version-check", "-q"]
+        subprocess.run([*pip, "install", "--no-compile", "-r", str(HERE / "requirements.txt")], check=True)
         download = [*pip, "download", "--no-deps", "--no-binary", "arq", "-d", str(VENV / "sdist"), ARQ]
         subprocess.run(download, check=True)
         (archive,) = (VENV / "sdist").glob("arq-*.tar.gz")
