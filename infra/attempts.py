@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from infra.database import Connection, Database, queries
 from schemas.ids import EventId, TenantId
 from schemas.states import EventState
@@ -57,13 +59,21 @@ async def known(database: Database, event_ids: Sequence[UUID]) -> set[UUID]:
 
 
 async def lock(connection: Connection, works: Sequence[Work]) -> dict[UUID, EventState]:
-    """Lock the rows that still carry our tokens; a row that is missing belongs to somebody else now."""
-    rows = await connection.fetch(
-        queries("ledger").lock,
-        [work.tenant_id for work in works],
-        [work.event_id for work in works],
-        [work.token for work in works],
-    )
+    """Act for the tenants of works, and lock the rows that still carry our tokens.
+
+    Args:
+        connection: in a transaction that acts for nobody yet.
+        works: of any tenants.
+
+    Returns:
+        States by event; one that is missing belongs to somebody else now.
+    """
+    tenants = sorted({work.tenant_id for work in works})
+    wanted = [
+        {"tenant_id": work.tenant_id, "event_id": str(work.event_id), "token": work.token} for work in works
+    ]
+    sql = queries("ledger").lock
+    rows = await connection.fetch(sql, ",".join(tenants), orjson.dumps(wanted).decode())
     return {row["event_id"]: EventState(row["status"]) for row in rows}
 
 
@@ -87,14 +97,21 @@ class Finish:
     note: Mapping[str, Any] | None = None
 
 
-async def finish(connection: Connection, finishes: Sequence[Finish]) -> None:
-    """Write the ends of attempts in one statement, on a transaction that has locked their rows."""
-    await connection.execute(
-        queries("ledger").finish,
-        [one.work.tenant_id for one in finishes],
-        [one.work.event_id for one in finishes],
-        *_columns(finishes),
-    )
+def ends(finishes: Sequence[Finish]) -> list[dict[str, Any]]:
+    """The ends of attempts as `infra.outbox.write` takes them."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return [
+        {
+            "tenant_id": one.work.tenant_id,
+            "event_id": str(one.work.event_id),
+            "status": one.status,
+            "attempts": one.attempts,
+            "delay": one.delay,
+            "error": one.error,
+            "note": None if one.note is None else {"at": at, **one.note},
+        }
+        for one in finishes
+    ]
 
 
 async def finish_bare(database: Database, finishes: Sequence[Finish]) -> set[UUID]:
@@ -119,7 +136,7 @@ async def finish_bare(database: Database, finishes: Sequence[Finish]) -> set[UUI
 
 
 def _columns(finishes: Sequence[Finish]) -> tuple[list[Any], ...]:
-    """What both ways to finish write."""
+    """How attempts ended, column by column."""
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
     return (
         [str(one.status) for one in finishes],

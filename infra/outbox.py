@@ -7,8 +7,8 @@ be signed and sent at every attempt, and one `delivery.due` event that a deliver
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -59,52 +59,69 @@ def said_by(work: Work, publications: Sequence[Publication]) -> list[Said]:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
+    """Something said, with its ids; its number only where a message names it."""
+
     said: Said
     event_id: EventId
-    accept_no: int
+    accept_no: int | None = None
 
 
-async def write(connection: Connection, said: Sequence[Said]) -> list[Pushable]:
+async def write(
+    connection: Connection, said: Sequence[Said], ends: Sequence[Mapping[str, Any]] = ()
+) -> list[Pushable]:
     """Write events and their deliveries on a transaction that acts for their tenants.
+
+    Args:
+        connection: in that transaction.
+        said: by effects, or by somebody else.
+        ends: of the attempts that said it, see `infra.attempts.ends`.
 
     Returns:
         What must be pushed to Redis after the commit.
     """
-    if not said:
+    if not said and not ends:
         return []
-    rows = await _numbered(connection, said)
-    out = [row for row in rows if EVENT_TYPES[row.said.publication.type].queue is None]
-    dues = await _deliveries(connection, out) if out else []
-    due_rows = await _numbered(connection, dues)
-    everything = [*rows, *due_rows]
-    await connection.execute(
-        queries("ledger").publish,
-        [row.said.tenant_id for row in everything],
-        [row.event_id for row in everything],
-        [row.said.publication.type for row in everything],
-        [EVENT_TYPES[row.said.publication.type].major for row in everything],
-        [EVENT_TYPES[row.said.publication.type].queue for row in everything],
-        [row.said.publication.subject for row in everything],
-        [row.said.publication.data for row in everything],
-        [row.accept_no for row in everything],
-        [row.said.attributes or {} for row in everything],
-        [row.said.cause for row in everything],
-        [row.said.publication.delay for row in everything],
-    )
+    rows = [_Row(one, new_event_id()) for one in said]
+    matched = await _matched(connection, rows)
+    if matched:
+        rows = await _numbered(connection, rows)
+        numbered = {row.event_id: row for row in rows}
+        dues = await _deliveries(
+            connection, [replace(one, row=numbered[one.row.event_id]) for one in matched]
+        )
+        rows += [_Row(one, new_event_id()) for one in dues]
+    entered = orjson.dumps([_entered(row) for row in rows]).decode()
+    await connection.execute(queries("ledger").write, entered, orjson.dumps(ends).decode())
     return [
         Pushable(
             row.event_id, row.said.publication.type, queue, row.said.publication.delay, row.said.tenant_id
         )
-        for row in everything
+        for row in rows
         if (queue := EVENT_TYPES[row.said.publication.type].queue) is not None
     ]
 
 
-async def _numbered(connection: Connection, said: Sequence[Said]) -> list[_Row]:
-    if not said:
-        return []
-    numbers = await connection.fetch(queries("ledger").accept_numbers, len(said))
-    return [_Row(one, new_event_id(), number[0]) for one, number in zip(said, numbers, strict=True)]
+def _entered(row: _Row) -> dict[str, Any]:
+    """An event as the ledger's statement reads it."""
+    one, kind = row.said.publication, EVENT_TYPES[row.said.publication.type]
+    return {
+        "tenant_id": row.said.tenant_id,
+        "event_id": str(row.event_id),
+        "type": one.type,
+        "major": kind.major,
+        "queue": kind.queue,
+        "subject": one.subject,
+        "data": one.data,
+        "accept_no": row.accept_no,
+        "attributes": row.said.attributes or {},
+        "caused_by": None if row.said.cause is None else str(row.said.cause),
+        "delay": one.delay,
+    }
+
+
+async def _numbered(connection: Connection, rows: Sequence[_Row]) -> list[_Row]:
+    numbers = await connection.fetch(queries("ledger").accept_numbers, len(rows))
+    return [replace(row, accept_no=number[0]) for row, number in zip(rows, numbers, strict=True)]
 
 
 def matches(types: Sequence[str], name: str) -> bool:
@@ -150,8 +167,11 @@ def thin(data: Any) -> dict[str, Any]:
     }
 
 
-async def _deliveries(connection: Connection, out: Sequence[_Row]) -> list[Said]:
-    """Match out events with endpoints, write the messages, and return the `delivery.due` events to say."""
+async def _matched(connection: Connection, rows: Sequence[_Row]) -> list[_Match]:
+    """The endpoints that receive what is said, by type, callback URL and content."""
+    out = [row for row in rows if EVENT_TYPES[row.said.publication.type].queue is None]
+    if not out:
+        return []
     tenants = sorted({row.said.tenant_id for row in out})
     endpoints = defaultdict(list)
     for record in await connection.fetch(queries("ledger").endpoints, tenants):
@@ -161,9 +181,11 @@ async def _deliveries(connection: Connection, out: Sequence[_Row]) -> list[Said]
         for row in out
         for to in _receivers(endpoints[row.said.tenant_id], row.said.publication)
     ]
-    matched = await _filtered(connection, every)
-    if not matched:
-        return []
+    return await _filtered(connection, every)
+
+
+async def _deliveries(connection: Connection, matched: Sequence[_Match]) -> list[Said]:
+    """Write the messages, and return the `delivery.due` events to say."""
     now = datetime.now(UTC)
     bodies: dict[tuple[UUID, str], bytes] = {}
     columns: list[tuple[Any, ...]] = []
@@ -172,6 +194,7 @@ async def _deliveries(connection: Connection, out: Sequence[_Row]) -> list[Said]
         row, delivery_id, payload = one.row, uuid7(), one.endpoint["payload"]
         if (body := bodies.get((row.event_id, payload))) is None:
             publication = row.said.publication
+            assert row.accept_no is not None
             body = bodies[row.event_id, payload] = message_body(
                 publication.type, row.event_id, row.accept_no, publication.data, now, payload=payload
             )

@@ -151,7 +151,7 @@ class Committer:
         written: list[Ending] = []
         lost: set[int] = set()
         tenants = sorted({work.tenant_id for work in works})
-        async with self._database.transaction(*tenants) as connection:
+        async with self._database.connection() as connection, connection.transaction():
             held = await attempts.lock(connection, works)
             for index in order:
                 ending = endings[index]
@@ -169,9 +169,7 @@ class Committer:
             if len(tenants) > 1:
                 await act_for(connection, tenants)
             said += await _shared(connection, written)
-            pushables = await outbox.write(connection, said)
-            if finishes:
-                await attempts.finish(connection, finishes)
+            pushables = await outbox.write(connection, said, attempts.ends(finishes))
         await self._bus.push(pushables)
         return lost
 

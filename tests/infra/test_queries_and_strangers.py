@@ -19,8 +19,15 @@ OWNERS = {"maintain", "gateway_tenants", "gateway_keys", "operations"}
 """Files of statements that only the owner runs; nobody who serves may."""
 DOOR = ("ledger", "claim")
 """By this one a worker learns whose event it has taken (ledger_claim, a definer function)."""
-ROWS_AS_TEXT = {("ledger", "accept"), ("ledger", "enter"), ("answer", "end"), ("answer", "begin")}
-"""Statements whose rows come as one JSON text; all but the first say themselves for whom they act."""
+ROWS_AS_TEXT = {
+    ("ledger", "accept"): "r",
+    ("ledger", "enter"): "mr",
+    ("ledger", "lock"): "mr",
+    ("ledger", "write"): "rr",
+    ("answer", "begin"): "mrs",
+    ("answer", "end"): "mrs",
+}
+"""Statements whose rows come as one JSON text. Their arguments: rows, me (for whom they say that they act), states."""
 MARKED = """
 SELECT a.attname AS name FROM pg_attribute a
 WHERE a.attrelid = $1::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
@@ -75,10 +82,12 @@ def arguments_of(name: tuple[str, str], kinds: list[str], tenant: str, theirs: U
             "token": 1,
             "attempts": 1,
             "data": data,
+            "status": "done",
             "attributes": {},
             "collections": [],
         }
-        return [MINE, json.dumps([row]), ["running"]][len(kinds) == 1 :][: len(kinds)]
+        given = {"m": MINE, "r": json.dumps([row]), "s": ["running"]}
+        return [given[one] for one in ROWS_AS_TEXT[name]]
     return [value_of(kind, tenant, theirs) for kind in kinds]
 
 

@@ -38,30 +38,8 @@ SELECT c.* FROM ledger_claim($1::uuid[], $2::bigint[]) c, set_config('synchronou
 SELECT * FROM ledger_known($1::uuid[])
 
 -- name: lock
--- Locks the rows that are still ours under their tokens, in id order.
-SELECT e.event_id, e.status
-FROM unnest($1::text[], $2::uuid[], $3::bigint[]) AS mine (tenant_id, event_id, token)
-JOIN events e ON e.tenant_id = mine.tenant_id AND e.event_id = mine.event_id AND e.token = mine.token
-ORDER BY e.event_id
-FOR UPDATE OF e
-
--- name: finish
--- Writes the status that each event ended its attempt with.
-UPDATE events e
-SET status = f.status,
-    attempts = f.attempts,
-    due_at = CASE WHEN f.delay IS NULL THEN NULL ELSE now() + f.delay * interval '1 second' END,
-    finished_at = CASE WHEN f.status IN ('done', 'dead') THEN clock_timestamp() END,
-    dead_at = CASE WHEN f.status = 'dead' THEN clock_timestamp() END,
-    error = CASE WHEN f.status = 'done' THEN NULL ELSE coalesce(f.error, e.error) END,
-    -- Waiting again for the same reason adds no line: a long outage would fill the row.
-    story = CASE WHEN f.note IS NULL OR (f.note ->> 'what' = 'given back'
-                   AND e.story -> -1 ->> 'what' = 'given back'
-                   AND e.story -> -1 ->> 'error' = f.note ->> 'error') THEN e.story
-                 ELSE e.story || f.note END
-FROM unnest($1::text[], $2::uuid[], $3::text[], $4::smallint[], $5::float8[], $6::jsonb[], $7::jsonb[])
-  AS f (tenant_id, event_id, status, attempts, delay, error, note)
-WHERE e.tenant_id = f.tenant_id AND e.event_id = f.event_id
+-- Locks the rows that are still ours under their tokens, in id order; says itself for whom the transaction acts.
+SELECT event_id, status FROM lock_for($1, $2)
 
 -- name: finish_bare
 -- Writes the ends of attempts that have no effect, where the token still holds; returns the ids that were ours.
@@ -72,19 +50,9 @@ SELECT ledger_finish($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::small
 -- Rising numbers for the events of one transaction.
 SELECT nextval('accept_numbers') FROM generate_series(1, $1::int)
 
--- name: publish
--- Enters events that an effect says next; those without a queue are done at once.
-INSERT INTO events (
-  tenant_id, event_id, source, id, type, major, queue, subject, data, accept_no, attributes, caused_by, status,
-  finished_at, due_at)
-SELECT tenant_id, event_id, 'penstock', event_id::text, type, major, queue, subject, data, accept_no, attributes,
-  caused_by, CASE WHEN queue IS NULL THEN 'done' ELSE 'accepted' END,
-  CASE WHEN queue IS NULL THEN clock_timestamp() END,
-  CASE WHEN delay > 0 THEN now() + delay * interval '1 second' END
-FROM unnest(
-  $1::text[], $2::uuid[], $3::text[], $4::smallint[], $5::text[], $6::text[], $7::jsonb[], $8::bigint[],
-  $9::jsonb[], $10::uuid[], $11::float8[]
-) AS p (tenant_id, event_id, type, major, queue, subject, data, accept_no, attributes, caused_by, delay)
+-- name: write
+-- Enters events that an effect says next, and writes how attempts ended.
+SELECT ledger_write($1, $2)
 
 -- name: endpoints
 -- The endpoints of these tenants that may receive something.
