@@ -27,7 +27,7 @@ from infra.bus import Bus
 from infra.coalesce import Coalescer
 from infra.database import Connection, Database, act_for
 from infra.outbox import Said
-from schemas.errors import BudgetExceeded, LeaseLost, PenstockError, TransactionConflict
+from schemas.errors import BudgetExceeded, LeaseLost, PenstockError, TransactionConflict, Unavailable
 from schemas.states import EventState
 from schemas.work import Publication, Work
 from workers.engine.deadletters import trace_of
@@ -41,6 +41,7 @@ BARE_GROUP = 500
 CONFLICT_RETRIES = 5
 BY_STEPS = 60.0
 """Seconds for which a tenant is remembered whose endings one call could not write."""
+MANY_TENANTS = 10_000
 _log = structlog.get_logger("penstock.commit")
 
 
@@ -93,10 +94,17 @@ class Committer:
         """
         if _is_bare(ending):
             await self._finish(ending)
-        elif _one_call(ending) is None or self._by_steps.get(ending.work.tenant_id, 0.0) > time.monotonic():
-            await self._commit(ending)
-        else:
-            await self._at_once(ending)
+            return
+        if _one_call(ending) and self._by_steps.get(ending.work.tenant_id, 0.0) <= time.monotonic():
+            try:
+                await self._at_once(ending)
+            except (LeaseLost, Unavailable):
+                raise
+            except Exception as error:  # noqa: BLE001 - nothing was written; the steps say what is wrong, if anything is
+                _log.info("commit.step_by_step", error=code_of(error))
+            else:
+                return
+        await self._commit(ending)
 
     async def _group(self, write: WriteGroup, endings: Sequence[Ending]) -> Sequence[BaseException | None]:
         try:
@@ -138,6 +146,8 @@ class Committer:
                         left.append(index)
         if left:
             until = time.monotonic() + BY_STEPS
+            if len(self._by_steps) > MANY_TENANTS:
+                self._by_steps.clear()
             self._by_steps.update({endings[index].work.tenant_id: until for index in left})
             lost |= {left[place] for place in await self._write([endings[index] for index in left])}
         return lost

@@ -1,19 +1,21 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from uuid import UUID
 
 from infra import attempts
 from infra.attempts import Finish
-from infra.database import Database
+from infra.database import Connection, Database
+from schemas.errors import Permanent
 from schemas.registry import INGEST
 from schemas.states import EventState
-from schemas.work import Work
+from schemas.work import Publication, Work
 from tests.drive import Drive
 from workers.commit import Committer
 from workers.engine.types import ClaimedJob, Done, GiveBack, Verdict
 from workers.handling import Done as Finished
-from workers.handling import HandlerSpec, Outcome
+from workers.handling import HandlerSpec, OneCall, Outcome
 from workers.runtime import Runtime
 
 DATA = {"collection": "c", "document_id": "d", "content": "text"}
@@ -73,6 +75,28 @@ async def test_many_endings_at_once_are_all_written(bare: Drive, tenant: str) ->
     assert [{"status": "done", "n": 100}] == await bare.rows(
         "SELECT status, count(*) AS n FROM events WHERE tenant_id = $1 GROUP BY 1", tenant
     )
+
+
+async def test_what_one_call_cannot_write_is_written_step_by_step(bare: Drive, tenant: str) -> None:
+    """A call that fails, or that leaves an ending alone, costs nothing: its effect runs in a transaction instead."""
+
+    async def refuses(*_: object) -> dict[UUID, bool]:
+        raise Permanent("it would not go in")
+
+    async def leaves(_: Database, endings: Sequence[tuple[Work, object]]) -> dict[UUID, bool]:
+        return {work.event_id: False for work, _ in endings}
+
+    async def say(_: Connection) -> Sequence[Publication]:
+        return [Publication("document.purged", {"collection": "c", "document_id": "d", "sequence": 1})]
+
+    async def handle(work: Work) -> Outcome:
+        return Finished(OneCall(refuses if work.data["document_id"] == "refused" else leaves, None, say))
+
+    bare.handlers["document.added"] = HandlerSpec(handle)
+    for name in ("refused", "left"):
+        await bare.publish(tenant, "document.added", {**DATA, "document_id": name})
+    assert [Done(), Done()] == await bare.step(tenant)
+    assert 2 == len(await bare.said(tenant, "document.purged"))
 
 
 async def test_a_stopping_worker_charges_nothing(bare: Drive, tenant: str) -> None:
