@@ -216,6 +216,9 @@ class Retriever:
             }
             return Found([_passage(row) for row in rows], tokens, model if tokens else None, timings)
 
+        if len(spaces) == 1:
+            [(space, names)] = spaces.items()
+            return await within(*space, names)
         found = await asyncio.gather(*(within(*space, names) for space, names in spaces.items()))
         return _merged(found, top_k)
 
@@ -284,8 +287,6 @@ def _check(question: str, top_k: int, mode: str) -> None:
 
 def _merged(found: Sequence[Found], top_k: int) -> Found:
     """The results of several spaces as one: by score, each text once."""
-    if len(found) == 1:
-        return found[0]
     best: dict[str, Passage] = {}
     for passage in sorted((p for one in found for p in one.passages), key=lambda p: (-p.score, p.chunk_id)):
         best.setdefault(passage.text, passage)

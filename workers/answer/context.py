@@ -18,6 +18,8 @@ LONGEST_OVERLAP = 800
 """Characters that a chunk shares with the one before it, at most."""
 SHORTEST_OVERLAP = 8
 """Characters; less is chance."""
+RARE = 32
+"""Characters that seldom stand twice in a text."""
 
 
 def merge(passages: Sequence[Passage]) -> tuple[list[Passage], list[Passage]]:
@@ -89,10 +91,15 @@ def _joined(best: Passage, parts: Sequence[Part]) -> Passage:
 
 def _overlap(text: str, following: str) -> int:
     """How many characters a text's end and the beginning of what follows have in common."""
-    tail, begins = text[-LONGEST_OVERLAP:], following[:SHORTEST_OVERLAP]
-    at = tail.find(begins)
-    while at >= 0:
-        if following.startswith(tail[at:]):
-            return len(tail) - at
-        at = tail.find(begins, at + 1)
+    tail = text[-LONGEST_OVERLAP:]
+    # A long beginning stands in few places, where the first letters, an indentation say, may stand in hundreds.
+    for begins, start in (
+        (following[:RARE], 0),
+        (following[:SHORTEST_OVERLAP], max(0, len(tail) - RARE + 1)),
+    ):
+        at = tail.find(begins, start)
+        while at >= 0:
+            if following.startswith(tail[at:]):
+                return len(tail) - at
+            at = tail.find(begins, at + 1)
     return 0
