@@ -144,3 +144,20 @@ def test_evidence_is_nearness_or_shared_words(
 def test_only_single_turns_are_shown_as_examples(roles: list[str], expected: bool) -> None:
     """A question with its answer, whatever system message stood before them."""
     assert expected == (read_example([{"role": role, "content": "x"} for role in roles]) is not None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "two words",
+        "a\n\n\nb\n \nc\r\n\r\nd",
+        "    if so:\n        return  x",
+        "a\tb\t\tc \t d",
+        "\x1cgrün\x85\u3000日本語  ✓ " + "a" * 30,
+    ],
+)
+def test_the_estimate_counts_what_the_cut_counts(text: str) -> None:
+    """A text fits into its own estimate whole, and into one token less not at all."""
+    tokens = estimate_tokens(text)
+    assert text == cut_to_tokens(text, tokens)
+    assert len(text) > len(cut_to_tokens(text, tokens - 1))
