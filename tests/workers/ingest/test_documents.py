@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 import re
 from pydoc_data.topics import topics
 
 import pytest
 import structlog.testing
 
+from infra.attempts import claim
 from infra.local.model.faults_client import Faults
 from infra.prices import ModelPrice
+from schemas.work import Work
 from tests.conftest import NewTenant
 from tests.workers.ingest.shelf import Shelf
+from workers.commit import Committer, Ending
+from workers.engine.types import Done
 
 PROSE = "\n\n".join(topics.values())[:90_000]
 MARKDOWN = (
@@ -226,10 +231,16 @@ async def test_documents_that_are_ready_together_are_written_together(shelf: She
 
 async def test_of_two_versions_that_are_written_together_the_newer_is_served(shelf: Shelf) -> None:
     """The older one is superseded without ever having been served, and the group is not taken apart."""
+    ids = [await shelf.publish(f"version {number}", sequence=number) for number in (2, 1, 3)]
+    resources, spec = shelf.drive.resources, shelf.drive.handlers["document.added"]
+    works = (await claim(resources.database, [(event_id, 1) for event_id in ids])).values()
+    endings = [
+        Ending(work, await spec.handle(work), Done(), None, spec) for work in works if isinstance(work, Work)
+    ]
+    committer = Committer(resources.database, resources.bus)
     with structlog.testing.capture_logs() as logs:
-        for number in (2, 1, 3):
-            await shelf.publish(f"version {number}", sequence=number)
-        await shelf.drive.settle(shelf.tenant)
+        await asyncio.gather(*map(committer.commit, endings))
+        await committer.aclose()
     assert [] == [line for line in logs if line["event"] == "commit.group_split"]
     assert ["version 3"] == await shelf.texts()
     assert [3, 3] == [said["by_sequence"] for said in await shelf.said("superseded")]
