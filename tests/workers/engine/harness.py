@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from workers.engine import Worker
 
 QUEUE = "penstock:test"
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 MakeWorker = Callable[..., Worker]
 
