@@ -175,16 +175,43 @@ async def test_a_large_document_comes_in_whole(client: Client) -> None:
     assert [put.status_code, posted.status_code] == [202, 202]
 
 
-async def test_bytes_that_are_not_http_get_a_problem_too(gateway: Serving) -> None:
-    """Even a request that cannot be parsed is answered in the same form."""
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET / HTTP/1.1\r\nhost: a\r\nbroken header\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\nhost: a\n\n",
+        b"GET /\xff HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n",
+    ],
+)
+async def test_bytes_that_are_not_http_get_a_problem_too(gateway: Serving, raw: bytes) -> None:
+    """Even a request that cannot be parsed, or could be read in two ways, is answered in the same form."""
     reader, writer = await asyncio.open_connection(gateway.host, gateway.port)
-    writer.write(b"GET / HTTP/1.1\r\nbroken header\r\n\r\n")
+    writer.write(raw)
     await writer.drain()
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()
     assert b"400 Bad Request" in answer
     assert b"application/problem+json" in answer
+
+
+async def test_a_head_that_does_not_end_is_not_kept(gateway: Serving) -> None:
+    """Nobody can fill the gateway's memory with one header."""
+    _, writer = await asyncio.open_connection(gateway.host, gateway.port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nx: ")
+
+    async def flood() -> None:
+        for _ in range(10_000):
+            writer.write(b"y" * 65_536)
+            await writer.drain()
+
+    with pytest.raises((ConnectionError, BrokenPipeError)):
+        await flood()
+    writer.close()
 
 
 async def test_the_request_id_goes_in_and_out(client: Client) -> None:
