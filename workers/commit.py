@@ -126,19 +126,16 @@ class Committer:
 
     async def _write_at_once(self, endings: Sequence[Ending]) -> set[int]:
         """One call for all; what it leaves is written step by step. Returns the indexes of endings whose lease was lost."""
-        kinds: defaultdict[End, list[int]] = defaultdict(list)
+        kinds: defaultdict[End, list[tuple[int, Any]]] = defaultdict(list)
         for index, ending in enumerate(endings):
             call = _one_call(ending)
             assert call is not None
-            kinds[call.end].append(index)
+            kinds[call.end].append((index, call.item))
         lost: set[int] = set()
         left: list[int] = []
-        for end, indexes in kinds.items():
-            items = [
-                (endings[index].work, call.item) for index in indexes if (call := _one_call(endings[index]))
-            ]
-            ended = await end(self._database, items)
-            for index in indexes:
+        for end, items in kinds.items():
+            ended = await end(self._database, [(endings[index].work, item) for index, item in items])
+            for index, _ in items:
                 match ended.get(endings[index].work.event_id):
                     case None:
                         lost.add(index)

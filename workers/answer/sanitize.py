@@ -7,7 +7,7 @@ could make it part of a link, an image or a tag. Links stand only where their ad
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 LONGEST = 600
 """Characters: what is still not closed by then is text."""
@@ -37,8 +37,6 @@ _UNFINISHED = re.compile(
 )
 _ADDRESSES = re.compile(_ADDRESS, re.IGNORECASE)
 _TRAILING = ".,;:!?"
-
-Allowed = Callable[[str], bool]
 
 
 def addresses_in(texts: Iterable[str]) -> frozenset[str]:
